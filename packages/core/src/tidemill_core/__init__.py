@@ -1,0 +1,1 @@
+"""The shared kernel of Tidemill, and DAG files compiled to Dagster."""

@@ -1,0 +1,57 @@
+"""The `tidemill` command: its groups are found through entry points and imported when used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from tidemill_core.errors import ExitCode, TidemillError, exit_code
+from tidemill_core.plugins import Registry
+
+GROUPS: Registry[click.Command] = Registry("tidemill.cli", "command")
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every command without importing one."""
+        return sorted({*super().list_commands(ctx), *GROUPS.names()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the one command that was asked for."""
+        if cmd_name in self.commands or cmd_name not in GROUPS.names():
+            return super().get_command(ctx, cmd_name)
+        return GROUPS.get(cmd_name)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("tidemill-core"), prog_name="tidemill")
+@click.option("-v", "--verbose", count=True, help="More log lines; twice for debug.")
+@click.option("--log-format", type=click.Choice(["console", "json"]), default=None, help="Default: console on a terminal.")
+def cli(verbose: int, log_format: str | None) -> None:
+    """Build, run and watch data pipelines around Dagster."""
+    from tidemill_core.telemetry import configure_logging
+
+    configure_logging(verbosity=verbose, format=log_format)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command; every error of ours becomes one line on stderr and its exit code."""
+    try:
+        code = cli.main(args=args, prog_name="tidemill", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else ExitCode.DONE)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as wrong:
+        wrong.show()
+        sys.exit(wrong.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except TidemillError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(exit_code(error))

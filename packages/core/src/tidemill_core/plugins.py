@@ -1,0 +1,69 @@
+"""Find extensions through entry points, and load one only when it is asked for."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from tidemill_core.errors import PluginError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The extensions of one kind, by name.
+
+    Names come from installed entry points (nothing is imported to list them) and
+    from `register`, which tests and notebooks use.
+
+    Args:
+        group: Entry-point group, such as ``tidemill.storage``.
+        kind: What one extension is called in messages, such as ``object store``.
+    """
+
+    def __init__(self, group: str, kind: str) -> None:
+        self.group, self.kind = group, kind
+        self._registered: dict[str, T] = {}
+        self._found: dict[str, EntryPoint] | None = None
+
+    def names(self) -> list[str]:
+        """List every known name, sorted."""
+        return sorted({*self._entry_points(), *self._registered})
+
+    def register(self, name: str, extension: T) -> None:
+        """Add an extension for this process; it wins over an entry point of that name."""
+        self._registered[name] = extension
+
+    def get(self, name: str) -> T:
+        """Load the extension called `name`.
+
+        Raises:
+            PluginError: The name is unknown, or its module cannot be imported.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        found = self._entry_points().get(name)
+        if found is None:
+            raise PluginError(f"unknown {self.kind} {name!r}{did_you_mean(name, self.names())}")
+        try:
+            extension = cast("T", found.load())
+        except (ImportError, AttributeError) as error:
+            raise PluginError(
+                f"{self.kind} {name!r} ({found.value}) cannot be loaded: {error}; is its extra installed?"
+            ) from error
+        self._registered[name] = extension
+        return extension
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        if self._found is None:
+            self._found = {point.name: point for point in entry_points(group=self.group)}
+        return self._found
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Finish a message about an unknown name with the nearest known one, or with all of them."""
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""

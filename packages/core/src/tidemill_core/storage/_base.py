@@ -1,0 +1,88 @@
+"""The contract every object store keeps, and the values it speaks in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+Body = bytes | memoryview | Path | BinaryIO
+"""What can be put: bytes in memory, a local file, or an open binary stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """One object as a listing or a head shows it; `etag` is opaque, unquoted, comparable within one store only."""
+
+    key: str
+    size_bytes: int
+    etag: str | None
+    modified_at: datetime
+    content_type: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a store can do beyond the least; asked instead of its name."""
+
+    put_if_absent: bool = True
+    put_if_match: bool = True
+    get_if_match: bool = True
+    server_copy: bool = True
+    user_metadata: bool = True
+    any_key: bool = True
+    """Every UTF-8 key up to 1,024 bytes is kept as it is (a file system cannot)."""
+
+
+class ObjectStore(Protocol):
+    """Objects under one URL (bucket and prefix); keys are relative to it and never start with it."""
+
+    @property
+    def url(self) -> str:
+        """Where this store's keys begin, such as ``s3://bucket/prefix``; holds no secret."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """Yield objects whose key starts with `prefix` (a string prefix), ascending by UTF-8 key."""
+
+    def head(self, key: str) -> ObjectInfo:
+        """Describe one object, or raise `ObjectNotFound`."""
+
+    def get(self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None) -> bytes:
+        """Read bytes [start, end) of an object; `PreconditionFailed` if its etag is no longer `if_match`."""
+
+    def stream(self, key: str, *, chunk_bytes: int = 8 << 20, if_match: str | None = None) -> Iterator[bytes]:
+        """Read an object in order, in chunks of about `chunk_bytes`."""
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Write an object whole; readers see the old one or the new one, never a part.
+
+        Raises:
+            PreconditionFailed: `if_absent` and it exists, or its etag is not `if_match`.
+        """
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; a missing one is no error."""
+
+    def copy(self, source_key: str, target_key: str) -> ObjectInfo:
+        """Copy within this store, on the server where it can."""
+
+    def uri(self, key: str) -> str:
+        """The full URL of one object, for metadata and for readers such as polars."""
+
+    def reader_options(self) -> dict[str, str]:
+        """`storage_options` with which polars reads `uri(...)`; holds secrets, never log it."""

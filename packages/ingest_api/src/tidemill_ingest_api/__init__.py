@@ -1,0 +1,1 @@
+"""Fetch REST APIs into SQLite or PostgreSQL; serve them by REST and gRPC."""

@@ -1,0 +1,1 @@
+"""Trace data transformations into a graph: JSON, Neo4j, OpenLineage."""

@@ -1,0 +1,1 @@
+"""Parquet, CSV and JSON files to PostgreSQL, in parallel and resumable."""

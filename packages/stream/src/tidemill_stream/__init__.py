@@ -1,0 +1,1 @@
+"""Kafka to PostgreSQL or an object store: validate, filter, window, exactly once."""

@@ -1,0 +1,1 @@
+"""Mirror objects between S3, GCS, Azure and local folders, exactly and resumably."""
