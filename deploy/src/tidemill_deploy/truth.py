@@ -1,0 +1,70 @@
+"""What the main job must end with, counted from the source files by the standard library alone.
+
+Nothing here goes through the code under test: no polars, no pyarrow, no package of ours.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import cache
+
+from tidemill_deploy.source import MISSING, rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """Counts and sums of the source files."""
+
+    flights: int
+    cancelled: int
+    departed: int
+    dep_delay_sum: int
+    """Minutes, over the flights that departed."""
+    windows: int
+    """Pairs of origin and scheduled hour in which a flight departed."""
+    busiest_window: int
+    """Departures in the fullest of them."""
+    weather_rows: int
+    weather_temp_sum: float
+    """Degrees Fahrenheit, over the rows that have a temperature."""
+    planes: int
+    airlines: int
+    airports: int
+    matched_departures: int
+    """Departed flights whose origin and hour have a weather row."""
+    flights_by_origin: tuple[tuple[str, int], ...]
+    """Departed or cancelled."""
+
+
+@cache
+def truth() -> Truth:
+    """Count the source files once per process (about two seconds)."""
+    windows: Counter[tuple[str, str]] = Counter()
+    by_origin: dict[str, int] = defaultdict(int)
+    flights = cancelled = delay = 0
+    for row in rows("flights"):
+        flights += 1
+        by_origin[row["origin"]] += 1
+        if row["dep_time"] in (MISSING, ""):
+            cancelled += 1
+            continue
+        delay += int(row["dep_delay"])
+        windows[row["origin"], row["time_hour"]] += 1
+    weather = list(rows("weather"))
+    hours = {(row["origin"], row["time_hour"]) for row in weather}
+    return Truth(
+        flights=flights,
+        cancelled=cancelled,
+        departed=flights - cancelled,
+        dep_delay_sum=delay,
+        windows=len(windows),
+        busiest_window=max(windows.values()),
+        weather_rows=len(weather),
+        weather_temp_sum=sum(float(row["temp"]) for row in weather if row["temp"] not in (MISSING, "")),
+        planes=sum(1 for _ in rows("planes")),
+        airlines=sum(1 for _ in rows("airlines")),
+        airports=sum(1 for _ in rows("airports")),
+        matched_departures=sum(count for window, count in windows.items() if window in hours),
+        flights_by_origin=tuple(sorted(by_origin.items())),
+    )
