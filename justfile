@@ -1,0 +1,38 @@
+# One task runner: `uv run just <recipe>`.
+set positional-arguments
+
+# List the recipes.
+default:
+    @just --list
+
+# Environment with compiled bytecode, and the git hooks.
+setup:
+    uv sync --compile-bytecode && uv run pre-commit install
+
+# Format every file.
+fmt:
+    uv run ruff check --fix . && uv run ruff format .
+
+# Format, lint, types, import contracts.
+check:
+    uv run ruff format --check . && uv run ruff check . && uv run mypy && uv run lint-imports
+
+# Every test.
+test *args:
+    uv run pytest "$@"
+
+# One package's tests, alone in its own environment (finds undeclared dependencies).
+test-one package *args:
+    uv run --isolated --exact --package "tidemill-$(echo {{package}} | tr _ -)" --extra testing pytest packages/{{package}} "${@:2}"
+
+# Every benchmark, full size; results go to benchmarks/results/.
+bench *args:
+    uv run --group bench python -m benchmarks "$@"
+
+# Generated reference pages and the DAG schema.
+docs:
+    uv run python docs/generate.py
+
+# Wheels and source distributions of every package.
+build:
+    uv build --all-packages
