@@ -1,0 +1,110 @@
+"""Share one server between processes: each holds a lease, and the last one to leave stops the server.
+
+The lease is a shared lock on a file. The kernel drops it when a process ends, however it
+ends, so a killed process never keeps a server alive and never leaves one unusable: the
+next process finds it running and takes part in it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidemill_core.services._base import Service
+from tidemill_core.services.files import locked
+from tidemill_core.services.running import Running, find, launch
+
+LEASE = "lease"
+START_LOCK = "start.lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """This process's part in a server."""
+
+    folder: Path
+    running: Running
+    started: bool
+    """Whether this process started the server."""
+    handle: int
+    """File descriptor that holds the shared lock."""
+    owner: int
+    """Process that took the lease; a forked child must not give it back."""
+
+    def release(self) -> bool:
+        """Give the lease back, and stop the server if nobody else holds one.
+
+        Returns:
+            True if this call stopped the server.
+        """
+        if os.getpid() != self.owner or _HELD.pop(self.folder, None) is None:
+            return False
+        with locked(self.folder / START_LOCK):
+            try:
+                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self.handle)
+                return False
+            try:
+                return self.running.stop()
+            finally:
+                os.close(self.handle)
+
+
+_HELD: dict[Path, Lease] = {}
+_GUARD = threading.RLock()
+
+
+def acquire(service: Service, folder: Path, *, fresh: bool = False) -> Lease:
+    """Take part in the server of `folder`, starting it if it does not run.
+
+    A process holds at most one lease per folder; it ends with the process, or by `release`.
+
+    Args:
+        service: What to start when nothing runs.
+        folder: The server's folder, shared by all who use it.
+        fresh: Throw away the data of a server that has ended.
+
+    Raises:
+        ServiceError: The server cannot be started.
+    """
+    folder = folder.absolute()
+    with _GUARD:
+        held = _HELD.get(folder)
+        if held is not None and held.owner == os.getpid():
+            if held.running.is_alive():
+                return held
+            with suppress(OSError):
+                os.close(held.handle)
+            del _HELD[folder]
+        lease = _acquire(service, folder, fresh=fresh)
+        _HELD[folder] = lease
+        if len(_HELD) == 1:
+            atexit.unregister(release_all)
+            atexit.register(release_all)
+        return lease
+
+
+def _acquire(service: Service, folder: Path, *, fresh: bool) -> Lease:
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / START_LOCK):
+        handle = os.open(folder / LEASE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            found = find(folder)
+            running = found or launch(service, folder, fresh=fresh)
+        except BaseException:
+            os.close(handle)
+            raise
+    return Lease(folder=folder, running=running, started=found is None, handle=handle, owner=os.getpid())
+
+
+def release_all() -> None:
+    """Give back every lease of this process, last taken first."""
+    for lease in reversed(list(_HELD.values())):
+        lease.release()

@@ -1,0 +1,1 @@
+"""Real servers without Docker: fetched at a pinned version, started on loopback, and stopped again."""

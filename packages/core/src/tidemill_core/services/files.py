@@ -1,0 +1,77 @@
+"""Where servers keep their files: the cache of fetched programs, locks, and folders another account may enter."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tidemill_core.errors import ServiceError
+
+
+def services_dir() -> Path:
+    """Folder of fetched programs: ``TIDEMILL_SERVICES_DIR``, or ``tidemill/services`` in the user's cache."""
+    given = os.environ.get("TIDEMILL_SERVICES_DIR")
+    if given:
+        return Path(given).absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "tidemill" / "services"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "tidemill" / "services"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the one lock that is the file `path`; other processes and threads wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file at once, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    Path(name).replace(path)
+
+
+def is_open(folder: Path) -> bool:
+    """Tell whether any account may enter `folder` (every part of its path has the x bit for others)."""
+    folder = folder.resolve()
+    return all(part.stat().st_mode & 0o001 for part in (folder, *folder.parents) if part.exists())
+
+
+def open_folder(folder: Path) -> Path:
+    """Give a folder that another account can reach: `folder`, or one of its own under ``/var/tmp``.
+
+    Raises:
+        ServiceError: Somebody else holds the folder's place under ``/var/tmp``.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_open(folder):
+        return folder
+    place = open_place(folder)
+    place.mkdir(mode=0o711, exist_ok=True)
+    seen = place.lstat()
+    if place.is_symlink() or seen.st_uid != os.getuid():
+        raise ServiceError(f"{place} belongs to another account (uid {seen.st_uid}); remove it")
+    place.chmod(0o711)
+    return place
+
+
+def open_place(folder: Path) -> Path:
+    """Name the folder under ``/var/tmp`` that stands in for `folder`."""
+    key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    return Path("/var/tmp") / f"tidemill-{os.getuid()}-{key}"  # noqa: S108 - its owner is checked before use
