@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
 
+from tidemill_deploy.events import bad_events
 from tidemill_deploy.source import MISSING, rows
 
 
@@ -35,6 +36,8 @@ class Truth:
     """Departed flights whose origin and hour have a weather row."""
     flights_by_origin: tuple[tuple[str, int], ...]
     """Departed or cancelled."""
+    bad_events: int
+    """Events that are mixed in to be refused."""
 
 
 @cache
@@ -67,4 +70,5 @@ def truth() -> Truth:
         airports=sum(1 for _ in rows("airports")),
         matched_departures=sum(count for window, count in windows.items() if window in hours),
         flights_by_origin=tuple(sorted(by_origin.items())),
+        bad_events=bad_events(by_origin),
     )

@@ -1,0 +1,1 @@
+"""Benchmarks: every number in a document comes from a script in here."""
