@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import click
 
-from tidemill_core.errors import ExitCode, TidemillError, exit_code
+from tidemill_core.errors import ExitCode, Stopped, TidemillError, exit_code
 from tidemill_core.plugins import Registry
 
 GROUPS: Registry[click.Command] = Registry("tidemill.cli", "command")
@@ -31,7 +31,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("tidemill-core"), prog_name="tidemill")
 @click.option("-v", "--verbose", count=True, help="More log lines; twice for debug.")
-@click.option("--log-format", type=click.Choice(["console", "json"]), default=None, help="Default: console on a terminal.")
+@click.option("--log-format", type=click.Choice(["console", "json"]), help="Default: console on a terminal.")
 def cli(verbose: int, log_format: str | None) -> None:
     """Build, run and watch data pipelines around Dagster."""
     from tidemill_core.telemetry import configure_logging
@@ -49,9 +49,11 @@ def main(args: Sequence[str] | None = None) -> None:
     except click.ClickException as wrong:
         wrong.show()
         sys.exit(wrong.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, Stopped):
         click.echo("interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except TidemillError as error:
-        click.echo(f"error: {error}", err=True)
+        from tidemill_core.telemetry.redact import redact
+
+        click.echo(f"error: {redact(str(error))}", err=True)
         sys.exit(exit_code(error))

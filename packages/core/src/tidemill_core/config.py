@@ -202,7 +202,7 @@ class _Walk:
             if escaped:
                 return "$"
             assert self.env is not None
-            found = self.env.get(name, default)
+            found: str | None = self.env.get(name, default)
             if found is None:
                 self.faults.append(
                     ConfigFault(place, dotted(path), f"environment variable {name} is not set and has no default")
@@ -261,8 +261,8 @@ def _file_path(loc: tuple[str | int, ...], value: Any) -> KeyPath:
     for index, part in enumerate(loc):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
+        elif isinstance(part, int) and isinstance(value, list) and part < len(value):
+            value = value[part]  # two kinds of index, for the type checker
         elif isinstance(value, Mapping) and isinstance(part, str) and index == len(loc) - 1:
             value = None  # a missing key: the parent's place is used, the name is shown
         else:
@@ -275,7 +275,8 @@ def _siblings(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     """List the field names that would have been accepted beside an unknown key."""
     models: list[type[BaseModel]] = [model]
     for part in loc:
-        inner = [found for each in models if part in each.model_fields for found in _models(each.model_fields[str(part)].annotation)]
+        fields = [each.model_fields[str(part)] for each in models if part in each.model_fields]
+        inner = [found for field in fields for found in _models(field.annotation)]
         models = inner or models
     names = {name for each in models for name in each.model_fields}
     return sorted(names | {f.alias for each in models for f in each.model_fields.values() if f.alias})

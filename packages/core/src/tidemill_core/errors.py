@@ -107,13 +107,21 @@ class ServiceError(TidemillError):
     """A server we need is not there, or did not start."""
 
 
+class Stopped(Exception):
+    """Work ended because somebody asked it to; a stop request is not an error."""
+
+    def __init__(self, reason: str = "stop requested") -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 def exit_code(error: BaseException) -> ExitCode:
     """Choose the process exit code for an error that ended a command.
 
     Returns:
         3 for configuration, 75 for transient errors, 130 for interrupts, else 1.
     """
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, (KeyboardInterrupt, Stopped)):
         return ExitCode.INTERRUPTED
     if isinstance(error, ConfigError):
         return ExitCode.CONFIG

@@ -51,11 +51,11 @@ _subscribers: tuple[Subscriber, ...] = ()
 
 def subscribe(subscriber: Subscriber) -> Callable[[], None]:
     """Hear every event of this process from now on; call the result to stop."""
-    global _subscribers
+    global _subscribers  # noqa: PLW0603  # read on a hot path: one tuple look-up
     _subscribers = (*_subscribers, subscriber)
 
     def unsubscribe() -> None:
-        global _subscribers
+        global _subscribers  # noqa: PLW0603
         _subscribers = tuple(each for each in _subscribers if each is not subscriber)
 
     return unsubscribe
@@ -76,7 +76,7 @@ def announce(event: DataEvent) -> None:
     for subscriber in _subscribers:
         try:
             subscriber(event)
-        except Exception as error:  # the watcher must never fail the watched
+        except Exception as error:  # noqa: BLE001  # the watcher must never fail the watched
             from tidemill_core.telemetry import get_logger
 
             get_logger(__name__).warning("lineage_subscriber_failed", error=repr(error), dataset=event.dataset)

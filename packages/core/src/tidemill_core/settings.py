@@ -82,7 +82,7 @@ class Settings(Config):
         storage = {name: given[name] for name in StorageOptions.model_fields if given.get(name)}
         own = {name: given[name] for name in cls.model_fields if name != "storage" and given.get(name)}
         try:
-            return cls(**own, storage=StorageOptions(**storage))  # type: ignore[arg-type]
+            return cls(**own, storage=StorageOptions(**storage))
         except ValidationError as error:
             faults = "; ".join(f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
             raise ConfigError(f"wrong settings: {faults}") from error
