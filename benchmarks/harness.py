@@ -75,8 +75,13 @@ def _measure(case: Case, env: Mapping[str, str], write: int, timeout_s: float) -
     start = time.perf_counter()
     try:
         done = subprocess.run(
-            list(case.command), env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=timeout_s, check=False,
+            list(case.command),
+            env=dict(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
         code, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired:
@@ -104,7 +109,10 @@ def compare(
         for case in cases if number % 2 == 0 else list(reversed(cases)):
             samples[case.name].append(run_once(case))
             last = samples[case.name][-1]
-            print(f"{name} {number + 1}/{rounds} {case.name}: {last.wall_s:.2f} s, {last.cpu_s:.2f} CPU s", file=sys.stderr)
+            print(
+                f"{name} {number + 1}/{rounds} {case.name}: {last.wall_s:.2f} s, {last.cpu_s:.2f} CPU s",
+                file=sys.stderr,
+            )
     return report(name, samples, baseline=baseline, packages=packages, note=note)
 
 

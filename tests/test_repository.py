@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAX_MODULE_LINES = 600
-TRACES = re.compile(r"pypi\.org|pythonhosted|registry\.npmjs|repo1?\.maven|deb\.debian\.org|proxy\.golang|(?<![\w.])/(?:work|root)/\w")
+TRACES = re.compile(
+    r"pypi\.org|pythonhosted|registry\.npmjs|repo1?\.maven|deb\.debian\.org|proxy\.golang|(?<![\w.])/(?:work|root)/\w"
+)
 
 
 def tracked(*patterns: str) -> list[Path]:

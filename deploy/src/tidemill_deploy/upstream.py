@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Upstream
     routes: ClassVar[frozenset[str]] = frozenset({"/v1/weather"})
 
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server looks for
+    def do_GET(self) -> None:
         """Answer a page, 304, 400, 404 or 429."""
         url = urlsplit(self.path)
         if url.path not in self.routes:

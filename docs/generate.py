@@ -1,0 +1,136 @@
+"""Write the reference pages that the code itself knows: settings, every command's help, every config field.
+
+``python docs/generate.py`` writes them; ``--check`` only says whether they are current.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+from tidemill_core.cli import cli
+from tidemill_core.plugins import Registry
+from tidemill_core.settings import PREFIX, Settings, StorageOptions
+
+HERE = Path(__file__).parent / "reference"
+CONFIGS: Registry[type[BaseModel]] = Registry("tidemill.config", "configuration")
+NOTE = "<!-- Written by docs/generate.py; change the code, not this page. -->\n"
+
+
+def pages() -> dict[str, str]:
+    """Return every generated page by file name."""
+    return {"settings.md": settings_page(), "commands.md": commands_page(), "configs.md": configs_page()}
+
+
+def settings_page() -> str:
+    """List every `TIDEMILL_*` variable."""
+    lines = [NOTE, "# Settings", "", "Environment variables; unset means the embedded default.", ""]
+    lines += ["| variable | default | meaning |", "|---|---|---|"]
+    for model, skipped in ((Settings, {"storage"}), (StorageOptions, set[str]())):
+        for name, field in model.model_fields.items():
+            if name not in skipped:
+                default = "" if field.default is None else f"`{field.default}`"
+                lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {_cell(field.description)} |")
+    return "\n".join([*lines, ""])
+
+
+def commands_page() -> str:
+    """Print the help text of every command."""
+    lines = [NOTE, "# Commands", ""]
+    for path, command in _commands(cli, ("tidemill",)):
+        context = click.Context(command, info_name=" ".join(path), max_content_width=100, terminal_width=100)
+        lines += [
+            f"{'#' * min(len(path) + 1, 4)} {' '.join(path)}",
+            "",
+            "```text",
+            command.get_help(context),
+            "```",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def configs_page() -> str:
+    """List every field of every configuration model, from the entry points `tidemill.config`."""
+    lines = [NOTE, "# Configuration files", ""]
+    for name in CONFIGS.names():
+        lines += [f"## {name}", ""]
+        for model in _models(CONFIGS.get(name), []):
+            lines += [f"### {model.__name__}", "", _cell(model.__doc__ or ""), "", "| key | type | default | meaning |"]
+            lines += ["|---|---|---|---|"]
+            for key, field in model.model_fields.items():
+                default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+                kind = _cell(_type(field.annotation))
+                lines.append(
+                    f"| `{field.alias or key}` | {kind} | {_cell(default)[:80]} | {_cell(field.description)} |"
+                )
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            if found is not None and not found.hidden:
+                yield from _commands(found, (*path, name))
+
+
+def _models(model: Any, seen: list[type[BaseModel]]) -> list[type[BaseModel]]:
+    """List a model and the models inside it, depth first, each once."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        if model not in seen:
+            seen.append(model)
+            for field in model.model_fields.values():
+                _models(field.annotation, seen)
+    else:
+        for argument in getattr(model, "__args__", ()):
+            _models(argument, seen)
+    return seen
+
+
+def _type(annotation: Any) -> str:
+    text = (
+        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    )
+    for noise in ("typing.", "collections.abc.", "pathlib.", "pydantic.types."):
+        text = text.replace(noise, "")
+    return ".".join(part for part in text.split(".")[-1:]) if text.startswith("tidemill_") else _short(text)
+
+
+def _short(text: str) -> str:
+    """Drop the module paths inside a type's text."""
+    import re
+
+    return re.sub(r"\btidemill_[\w.]*\.(\w+)", r"\1", text)
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def main() -> int:
+    """Write the pages, or with ``--check`` name those that are not current."""
+    stale = [name for name, text in pages().items() if not _is_current(HERE / name, text)]
+    if "--check" in sys.argv:
+        for name in stale:
+            print(f"docs/reference/{name} is not current; run: uv run just docs")
+        return bool(stale)
+    HERE.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (HERE / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+def _is_current(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
