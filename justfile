@@ -27,7 +27,7 @@ test-one package *args:
 
 # Every benchmark, full size; results go to benchmarks/results/.
 bench *args:
-    uv run --group bench python -m benchmarks "$@"
+    uv run python -m benchmarks "$@"
 
 # Generated reference pages and the DAG schema.
 docs:

@@ -1,0 +1,1 @@
+"""Benchmarks of the core: start-up, executor, metrics."""
