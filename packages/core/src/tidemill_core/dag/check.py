@@ -1,0 +1,293 @@
+"""Find everything that is wrong between the parts of a DAG, each fault with its place.
+
+These checks read the plain values of the file, not the model, so that they also speak
+when other values of the same document are wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tidemill_core.config import ConfigFault, Document, Place, dotted
+from tidemill_core.dag.callables import find_callable, find_component, wrong_arguments
+from tidemill_core.dag.expand import combinations, step_name
+from tidemill_core.dag.graph import cycles, draw_cycle, reach
+from tidemill_core.dag.params import check_value
+from tidemill_core.dag.spec import ParamSpec, TaskSpec
+from tidemill_core.dag.template import SCOPES, TemplateError, condition_references, references
+from tidemill_core.plugins import did_you_mean
+
+KeyPath = tuple[str | int, ...]
+_WORK = ("run", "call", "use")
+_ONLY_WITH = {
+    "with": ("use",),
+    "arguments": ("call",),
+    "resources": ("call",),
+    "executor": ("call",),
+    "env": ("run",),
+    "cwd": ("run",),
+    "outputs": ("run", "call"),
+}
+_TEMPLATES = ("run", "with", "arguments", "env", "cwd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawTask:
+    """A task as its file has it."""
+
+    value: Mapping[str, Any]
+    document: Document
+    path: KeyPath
+
+    @property
+    def name(self) -> str:
+        """Its name, or an empty text."""
+        name = self.value.get("name")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def needs(self) -> list[str]:
+        """The names it needs, as far as they are texts."""
+        needs = self.value.get("needs")
+        return [need for need in needs if isinstance(need, str)] if isinstance(needs, list | tuple) else []
+
+    def place(self, *rest: str | int) -> Place:
+        """Where a part of it stands."""
+        return self.document.place((*self.path, *rest))
+
+    def fault(self, message: str, *rest: str | int) -> ConfigFault:
+        """Say what is wrong with a part of it."""
+        return ConfigFault(self.place(*rest), dotted((*self.path, *rest)), message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawDag:
+    """A DAG as its files have it: own document, and tasks and parameters of all."""
+
+    value: Mapping[str, Any]
+    document: Document
+    tasks: tuple[RawTask, ...]
+    params: Mapping[str, tuple[Any, Document, KeyPath]]
+    folder: Path | None
+
+    @property
+    def by_name(self) -> dict[str, RawTask]:
+        """The tasks by name; of duplicates the first."""
+        return {task.name: task for task in reversed(self.tasks) if task.name}
+
+
+def faults(dag: RawDag) -> list[ConfigFault]:
+    """List every fault between the parts of `dag`, in no special order."""
+    checks: tuple[Callable[[RawDag], Iterable[ConfigFault]], ...] = (
+        _size,
+        _names,
+        _needs,
+        _cycles,
+        _work,
+        _triggers,
+        _matrices,
+        _params,
+        _asset_keys,
+        _templates,
+        _callables,
+    )
+    return [fault for check in checks for fault in check(dag)]
+
+
+def _size(dag: RawDag) -> Iterator[ConfigFault]:
+    if not dag.tasks and "tasks" in dag.value:
+        yield ConfigFault(dag.document.place(("tasks",)), "tasks", "a DAG needs at least one task")
+
+
+def _names(dag: RawDag) -> Iterator[ConfigFault]:
+    first: dict[str, RawTask] = {}
+    for task in dag.tasks:
+        if task.name in first:
+            yield task.fault(f"task {task.name!r} is there already, at {first[task.name].place('name')}", "name")
+        elif task.name:
+            first[task.name] = task
+
+
+def _needs(dag: RawDag) -> Iterator[ConfigFault]:
+    known = list(dag.by_name)
+    names = set(known)
+    for task in dag.tasks:
+        for index, need in enumerate(task.needs):
+            if need not in names:
+                yield task.fault(f"needs unknown task {need!r}{did_you_mean(need, known)}", "needs", index)
+
+
+def _cycles(dag: RawDag) -> Iterator[ConfigFault]:
+    tasks = dag.by_name
+    ordered = {task.name: task.needs for task in dag.tasks if task.name}
+    for cycle in cycles(ordered):
+        yield tasks[cycle[0]].fault(f"tasks need each other in a circle: {draw_cycle(cycle)}", "needs")
+
+
+def _work(dag: RawDag) -> Iterator[ConfigFault]:
+    for task in dag.tasks:
+        given = [kind for kind in _WORK if task.value.get(kind) is not None]
+        if len(given) != 1:
+            found = f"found {' and '.join(given)}" if given else "found none"
+            yield task.fault(f"task {task.name!r} must have exactly one of run, call, use; {found}")
+            continue
+        for key, kinds in _ONLY_WITH.items():
+            if task.value.get(key) and given[0] not in kinds:
+                yield task.fault(f"goes only with {' or '.join(kinds)}, this task has {given[0]}", key)
+
+
+def _triggers(dag: RawDag) -> Iterator[ConfigFault]:
+    executor = dag.value.get("executor")
+    for task in dag.tasks:
+        trigger = task.value.get("trigger") or "all_success"
+        if trigger == "all_success":
+            continue
+        if not task.needs:
+            yield task.fault(f"{trigger} has no meaning without needs", "trigger")
+        if executor not in (None, "threads"):
+            yield task.fault(
+                f"{trigger} needs the threads executor; this DAG has {executor}, which never starts a task "
+                "after a failed one",
+                "trigger",
+            )
+
+
+def _matrices(dag: RawDag) -> Iterator[ConfigFault]:
+    steps: dict[str, str] = {task.name: task.name for task in dag.tasks if not task.value.get("matrix")}
+    for task in dag.tasks:
+        matrix = task.value.get("matrix")
+        if not isinstance(matrix, Mapping) or not matrix:
+            continue
+        if any(not isinstance(values, list | tuple) for values in matrix.values()):
+            continue
+        for name, values in matrix.items():
+            if not values:
+                yield task.fault("the list is empty, so the task would never run", "matrix", name)
+        bare = TaskSpec.model_construct(name=task.name, matrix=dict(matrix))
+        for values in combinations(bare):
+            name = step_name(task.name, values)
+            if name in steps:
+                yield task.fault(f"two copies would have the name {name!r}", "matrix")
+            steps[name] = task.name
+
+
+def _params(dag: RawDag) -> Iterator[ConfigFault]:
+    for name, (value, document, path) in dag.params.items():
+        try:
+            spec = ParamSpec.model_validate(value)
+        except ValidationError:
+            continue  # the model's own check has named it
+        if spec.default is None:
+            continue
+        try:
+            check_value(spec, spec.default)
+        except ValueError as error:
+            yield ConfigFault(document.place((*path, "default")), f"params.{name}.default", f"the default {error}")
+
+
+def _asset_keys(dag: RawDag) -> Iterator[ConfigFault]:
+    first: dict[str, RawTask] = {}
+    for task in dag.tasks:
+        key = task.value.get("asset_key")
+        if not key:
+            continue
+        text = key if isinstance(key, str) else "/".join(map(str, key))
+        if text in first:
+            yield task.fault(f"asset {text!r} is made by task {first[text].name!r} already", "asset_key")
+        elif task.value.get("matrix") and "${matrix." not in text:
+            yield task.fault("all copies would make the same asset; put ${matrix.name} into the key", "asset_key")
+        first.setdefault(text, task)
+
+
+def _templates(dag: RawDag) -> Iterator[ConfigFault]:
+    tasks = dag.by_name
+    needs = {name: task.needs for name, task in tasks.items()}
+    for task in dag.tasks:
+        upstream: set[str] | None = None
+        for key, parts in _references(task):
+            if isinstance(parts, ConfigFault):
+                yield parts
+                continue
+            if parts[0] == "outputs" and upstream is None:
+                upstream = reach(needs, task.needs)
+            message = _wrong_reference(parts, key, task, dag, tasks, upstream or set())
+            if message:
+                yield task.fault(message, key)
+
+
+def _references(task: RawTask) -> Iterator[tuple[str, tuple[str, ...] | ConfigFault]]:
+    for key in _TEMPLATES:
+        for parts in references(task.value.get(key)):
+            yield key, parts
+    condition = task.value.get("when")
+    if isinstance(condition, str):
+        try:
+            for parts in condition_references(condition):
+                if parts not in (("true",), ("false",)):
+                    yield "when", parts
+        except TemplateError as error:
+            yield "when", task.fault(str(error), "when")
+
+
+def _wrong_reference(
+    parts: tuple[str, ...], key: str, task: RawTask, dag: RawDag, tasks: Mapping[str, RawTask], upstream: set[str]
+) -> str:
+    scope, rest, text = parts[0], parts[1:], ".".join(parts)
+    if scope not in SCOPES:
+        return f"{text}: {scope!r} is not known{did_you_mean(scope, list(SCOPES))}"
+    if not rest:
+        return f"{text}: name a value, such as {text}.name"
+    if key == "with" and scope not in ("params", "matrix"):
+        return f"{text} is known only when the task runs; a component's attributes are read before"
+    if scope == "params" and rest[0] not in dag.params:
+        return f"unknown parameter {rest[0]!r}{did_you_mean(rest[0], list(dag.params))}"
+    if scope == "matrix":
+        matrix = task.value.get("matrix")
+        known = list(matrix) if isinstance(matrix, Mapping) else []
+        return "" if rest[0] in known else f"the matrix has no {rest[0]!r}{did_you_mean(rest[0], known)}"
+    if scope == "outputs":
+        return _wrong_output(rest, text, tasks, upstream)
+    return ""
+
+
+def _wrong_output(rest: tuple[str, ...], text: str, tasks: Mapping[str, RawTask], upstream: set[str]) -> str:
+    if rest[0] not in tasks:
+        return f"{text}: unknown task {rest[0]!r}{did_you_mean(rest[0], list(tasks))}"
+    if rest[0] not in upstream:
+        return f"{text}: add {rest[0]!r} to needs, or it may not have run yet"
+    if len(rest) < 2:  # noqa: PLR2004 - task and output
+        return f"{text}: name the output, such as {text}.rows"
+    declared = tasks[rest[0]].value.get("outputs") or ()
+    if rest[1] not in declared:
+        return f"{text}: task {rest[0]!r} declares no output {rest[1]!r}{did_you_mean(rest[1], list(declared))}"
+    return ""
+
+
+def _callables(dag: RawDag) -> Iterator[ConfigFault]:
+    defaults = dag.value.get("defaults")
+    shared = defaults.get("resources") if isinstance(defaults, Mapping) else None
+    for task in dag.tasks:
+        call, use = task.value.get("call"), task.value.get("use")
+        try:
+            if isinstance(call, str) and ":" in call:
+                parameters = find_callable(call, folder=dag.folder)
+                filled = tuple(task.value.get("resources") or shared or ())
+                given = task.value.get("arguments") or {}
+                if parameters is not None and isinstance(given, Mapping):
+                    for name, message in wrong_arguments(parameters, given, filled=filled):
+                        yield task.fault(message, *(("arguments", name) if name else ("call",)))
+            elif isinstance(use, str) and "." in use:
+                find_component(use)
+        except LookupError as error:
+            yield task.fault(str(error), "call" if call else "use")
+    for index, sensor in enumerate(dag.value.get("sensors") or ()):
+        try:
+            if isinstance(sensor, str):
+                find_callable(sensor, folder=dag.folder)
+        except LookupError as error:
+            yield ConfigFault(dag.document.place(("sensors", index)), f"sensors[{index}]", str(error))

@@ -1,0 +1,176 @@
+"""Fill `${scope.name}` in texts, and decide `when:` conditions, from values known at run time.
+
+`${NAME}` (no dot) is an environment variable, replaced when the file is read; the scopes
+here are `params`, `matrix`, `outputs`, `run` and `partition`.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from tidemill_core.dag.spec import JsonValue
+from tidemill_core.errors import PermanentError
+from tidemill_core.plugins import did_you_mean
+
+SCOPES = ("params", "matrix", "outputs", "run", "partition")
+_REFERENCE = re.compile(r"\$\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*\}")
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda left, right: left in right,
+    ast.NotIn: lambda left, right: left not in right,
+}
+
+Values = Mapping[str, Any]
+
+
+class TemplateError(PermanentError):
+    """A `${...}` or a condition names something that is not there."""
+
+
+def references(value: JsonValue) -> Iterator[tuple[str, ...]]:
+    """Yield the parts of every `${a.b}` in the texts of `value`."""
+    if isinstance(value, str):
+        for match in _REFERENCE.finditer(value):
+            yield tuple(match[1].split("."))
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from references(each)
+
+
+def render(value: Any, scopes: Values, *, partial: bool = False) -> Any:
+    """Replace every `${a.b}`; a text that is one reference becomes the value itself.
+
+    Args:
+        value: Text, or lists and mappings of them.
+        scopes: Values by scope, nested mappings.
+        partial: Leave references to scopes that are not in `scopes` alone.
+
+    Raises:
+        TemplateError: A reference names a value that is not there.
+    """
+    if isinstance(value, str) and "${" in value:
+        return _render_text(value, scopes, partial=partial)
+    if isinstance(value, Mapping):
+        return {key: render(each, scopes, partial=partial) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(render(each, scopes, partial=partial) for each in value)
+    return value
+
+
+def _render_text(text: str, scopes: Values, *, partial: bool) -> Any:
+    whole = _REFERENCE.fullmatch(text.strip())
+    if whole is not None:
+        parts = whole[1].split(".")
+        return text if partial and parts[0] not in scopes else look_up(parts, scopes)
+
+    def replace(match: re.Match[str]) -> str:
+        parts = match[1].split(".")
+        return match[0] if partial and parts[0] not in scopes else str(look_up(parts, scopes))
+
+    return _REFERENCE.sub(replace, text)
+
+
+def look_up(parts: list[str] | tuple[str, ...], scopes: Values) -> Any:
+    """Follow `parts` through nested mappings.
+
+    Raises:
+        TemplateError: A part is unknown; names the nearest known one.
+    """
+    value: Any = scopes
+    for index, part in enumerate(parts):
+        if not isinstance(value, Mapping) or part not in value:
+            known = list(value) if isinstance(value, Mapping) else []
+            raise TemplateError(
+                f"{'.'.join(parts)}: {part!r} is not known{did_you_mean(part, known)}"
+                if index or known
+                else f"{'.'.join(parts)} is not known"
+            )
+        value = value[part]
+    return value
+
+
+def condition_references(text: str) -> Iterator[tuple[str, ...]]:
+    """Yield the dotted names a condition reads.
+
+    Raises:
+        TemplateError: The condition is not an expression of the small language.
+    """
+    tree = _parse(text)
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner:
+            yield _dotted(node, text)
+
+
+def holds(text: str, scopes: Values) -> bool:
+    """Decide a condition: names, literals, comparisons, `and`, `or`, `not`, `in`.
+
+    Raises:
+        TemplateError: The condition is malformed, or a name is not known.
+    """
+    return bool(_evaluate(_parse(text), text, scopes))
+
+
+def _parse(text: str) -> ast.expr:
+    plain = _REFERENCE.sub(lambda match: match[1], text)
+    try:
+        return ast.parse(plain.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise TemplateError(f"bad condition {text!r}: {error.msg}") from error
+
+
+def _dotted(node: ast.expr, text: str) -> tuple[str, ...]:
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, ast.Attribute):
+        return (*_dotted(node.value, text), node.attr)
+    raise TemplateError(f"bad condition {text!r}: {ast.unparse(node)!r} is not allowed")
+
+
+def _evaluate(node: ast.expr, text: str, scopes: Values) -> Any:
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Name(id="true" | "false" as word):
+            return word == "true"
+        case ast.Name() | ast.Attribute():
+            return look_up(_dotted(node, text), scopes)
+        case ast.List() | ast.Tuple():
+            return [_evaluate(each, text, scopes) for each in node.elts]
+        case ast.UnaryOp(op=ast.Not()):
+            return not _evaluate(node.operand, text, scopes)
+        case ast.UnaryOp(op=ast.USub()):
+            return -_evaluate(node.operand, text, scopes)
+        case ast.BoolOp():
+            wanted = isinstance(node.op, ast.Or)
+            return any(bool(_evaluate(each, text, scopes)) is wanted for each in node.values) is wanted
+        case ast.Compare():
+            return _compare(node, text, scopes)
+    raise TemplateError(f"bad condition {text!r}: {ast.unparse(node)!r} is not allowed")
+
+
+def _compare(node: ast.Compare, text: str, scopes: Values) -> bool:
+    left = _evaluate(node.left, text, scopes)
+    for test, right_node in zip(node.ops, node.comparators, strict=True):
+        right = _evaluate(right_node, text, scopes)
+        if type(test) not in _COMPARE:
+            raise TemplateError(f"bad condition {text!r}: use ==, !=, <, <=, >, >= or in")
+        try:
+            if not _COMPARE[type(test)](left, right):
+                return False
+        except TypeError as error:
+            raise TemplateError(f"bad condition {text!r}: {error}") from error
+        left = right
+    return True
