@@ -1,0 +1,76 @@
+"""Read what can be put, and refuse keys no store should hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tidemill_core.storage._base import Body
+from tidemill_core.storage.errors import KeyRefused
+
+MAX_KEY_BYTES = 1024
+
+
+def checked_key(url: str, key: str) -> str:
+    """Return `key` if it is 1 to 1,024 bytes of UTF-8 without NUL.
+
+    Raises:
+        KeyRefused: It is not.
+    """
+    if not key:
+        raise KeyRefused(url, key, "a key has at least one character")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise KeyRefused(url, key, "it is not valid Unicode") from error
+    if size > MAX_KEY_BYTES:
+        raise KeyRefused(url, key[:40] + "…", f"it has {size} bytes, {MAX_KEY_BYTES} are allowed")
+    if "\0" in key:
+        raise KeyRefused(url, key, "it holds a NUL character")
+    return key
+
+
+def read_all(body: Body) -> bytes:
+    """Read a body into memory."""
+    if isinstance(body, Path):
+        return body.read_bytes()
+    if isinstance(body, bytes | memoryview):
+        return bytes(body)
+    return body.read()
+
+
+def parts_of(body: Body, part_bytes: int) -> Iterator[bytes | memoryview]:
+    """Cut a body into parts of exactly `part_bytes`, the last one shorter; an empty body is one empty part."""
+    if isinstance(body, Path):
+        with body.open("rb") as file:
+            yield from _file_parts(file, part_bytes)
+    elif isinstance(body, bytes | memoryview):
+        view = memoryview(body)
+        for start in range(0, max(len(view), 1), part_bytes):
+            yield view[start : start + part_bytes]
+    else:
+        yield from _file_parts(body, part_bytes)
+
+
+def _file_parts(file: BinaryIO, part_bytes: int) -> Iterator[bytes]:
+    part = _read_exactly(file, part_bytes)
+    while True:
+        following = _read_exactly(file, part_bytes) if len(part) == part_bytes else b""
+        yield part
+        if not following:
+            return
+        part = following
+
+
+def _read_exactly(file: BinaryIO, size: int) -> bytes:
+    """Read `size` bytes, or what there is before the end; raw and pipe reads may come short."""
+    first = file.read(size)
+    if len(first) == size or not first:
+        return first
+    pieces = [first]
+    missing = size - len(first)
+    while missing and (piece := file.read(missing)):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
