@@ -77,7 +77,10 @@ EXPECTATIONS: Sequence[Expectation] = (
     ),
     *(
         Expectation(
-            asset=("warehouse", table), name="rows", sql=f"select count(*) from warehouse.{table}", expected=expected
+            asset=("warehouse", table),
+            name="rows",
+            sql=f"select count(*) from warehouse.{table}",  # noqa: S608 - the four names below
+            expected=expected,
         )
         for table, expected in {
             "planes": "planes",

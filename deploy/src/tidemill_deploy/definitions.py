@@ -1,0 +1,3 @@
+"""probe"""
+import dagster as dg
+defs = dg.Definitions()
