@@ -1,0 +1,1 @@
+"""IO managers: frames and Arrow tables to Parquet in any object store, and to PostgreSQL tables."""

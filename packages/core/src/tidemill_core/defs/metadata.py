@@ -1,0 +1,83 @@
+"""What every materialization tells Dagster: rows, table, columns, bytes, seconds, under Dagster's own keys."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import dagster as dg
+
+Columns = Any
+"""A pyarrow schema, a polars schema, or ``[(name, type), ...]``."""
+
+
+def materialization(
+    *,
+    rows: int | None = None,
+    table: str | None = None,
+    schema: Columns | None = None,
+    bytes: int | None = None,  # noqa: A002  # the metadata key of that name
+    seconds: float | None = None,
+    partition_rows: int | None = None,
+    **facts: Any,
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Build the metadata of a materialization.
+
+    Args:
+        rows: Rows of the whole asset (``dagster/row_count``).
+        table: ``database.schema.table`` (``dagster/table_name``).
+        schema: Columns (``dagster/column_schema``).
+        bytes: Bytes written.
+        seconds: Time it took.
+        partition_rows: Rows of this partition (``dagster/partition_row_count``).
+        facts: Anything else; None is left out, mappings and lists become JSON.
+    """
+    values: dict[str, Any] = {
+        "dagster/row_count": rows,
+        "dagster/partition_row_count": partition_rows,
+        "dagster/table_name": table,
+        "dagster/column_schema": None if schema is None else column_schema(schema),
+        "bytes": bytes,
+        "seconds": None if seconds is None else round(seconds, 3),
+        **facts,
+    }
+    return {name: _value(value) for name, value in values.items() if value is not None}
+
+
+def column_schema(schema: Columns) -> dg.TableSchema:
+    """Describe columns for Dagster's UI; a column that cannot be null says so."""
+    return dg.TableSchema(columns=[_column(*column) for column in _columns(schema)])
+
+
+def _columns(schema: Columns) -> Iterable[tuple[str, str, bool]]:
+    if isinstance(schema, Mapping):
+        return [(name, str(kind), True) for name, kind in schema.items()]
+    if hasattr(schema, "names") and hasattr(schema, "field"):
+        return [(field.name, str(field.type), field.nullable) for field in schema]
+    return [(name, str(kind), True) for name, kind in schema]
+
+
+def _column(name: str, kind: str, is_nullable: bool) -> dg.TableColumn:  # noqa: FBT001
+    constraints = None if is_nullable else dg.TableColumnConstraints(nullable=False)
+    return dg.TableColumn(name=name, type=kind, constraints=constraints)
+
+
+def _value(value: Any) -> dg.MetadataValue[Any]:
+    if isinstance(value, dg.MetadataValue):
+        return value
+    if isinstance(value, dg.TableSchema):
+        return dg.MetadataValue.table_schema(value)
+    if isinstance(value, bool):
+        return dg.MetadataValue.bool(value)
+    if isinstance(value, int):
+        return dg.MetadataValue.int(value)
+    if isinstance(value, float):
+        return dg.MetadataValue.float(value)
+    if isinstance(value, PurePath):
+        return dg.MetadataValue.path(str(value))
+    if isinstance(value, Mapping):
+        return dg.MetadataValue.json(dict(value))
+    if isinstance(value, (list, tuple)):
+        return dg.MetadataValue.json(list(value))
+    text = str(value)
+    is_link = text.startswith(("http://", "https://")) and " " not in text
+    return dg.MetadataValue.url(text) if is_link else dg.MetadataValue.text(text)

@@ -1,0 +1,145 @@
+"""The shared Dagster resources: an empty field means the settings, and they mean the embedded server when unset."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field, SecretStr
+
+from tidemill_core.settings import Settings, StorageOptions
+
+if TYPE_CHECKING:
+    import httpx
+    import psycopg
+    from dagster_aws.s3 import S3Resource
+
+    from tidemill_core.storage._base import ObjectStore
+
+
+class PostgresResource(dg.ConfigurableResource[Any]):
+    """A PostgreSQL database."""
+
+    url: str = Field(default="", description="postgresql://user:password@host:port/db; empty means the settings.")
+
+    def get_url(self) -> str:
+        """The URL in force, with its password: never log it."""
+        if self.url:
+            return self.url
+        from tidemill_core.embedded import runtime
+
+        return runtime.postgres_url(Settings.from_env())
+
+    def connect(self, *, autocommit: bool = False) -> "psycopg.Connection[Any]":
+        """Open a connection; use it as a context manager.
+
+        Raises:
+            PostgresError: The server cannot be reached; transient, unless it refused us.
+        """
+        from tidemill_core import postgres
+
+        return postgres.connect(self.get_url(), autocommit=autocommit)
+
+
+class ObjectStoreResource(dg.ConfigurableResource[Any]):
+    """A place in an object store: a bucket and prefix, or a folder."""
+
+    url: str = Field(default="", description="file://, s3://, gs:// or az://...; empty means the lake of the settings.")
+    s3_endpoint_url: str = Field(default="", description="S3-compatible endpoint; empty means the settings, then AWS.")
+    s3_access_key_id: str = Field(default="", description="Access key id; empty means the settings, then AWS's chain.")
+    s3_secret_access_key: str = Field(default="", description="Its secret; give it as an EnvVar.")
+    s3_region: str = Field(default="", description="Region; empty means the settings.")
+
+    @classmethod
+    def from_s3(cls, s3: "S3Resource", url: str) -> "ObjectStoreResource":
+        """Use the endpoint and the keys of a dagster-aws `S3Resource`, or of its named profile, for `url`."""
+        key_id, secret = s3.aws_access_key_id, s3.aws_secret_access_key
+        if s3.profile_name and not key_id:
+            import boto3
+
+            found = boto3.session.Session(profile_name=s3.profile_name).get_credentials()
+            key_id, secret = (found.access_key, found.secret_key) if found else (None, None)
+        return cls(
+            url=url,
+            s3_endpoint_url=s3.endpoint_url or "",
+            s3_access_key_id=key_id or "",
+            s3_secret_access_key=secret or "",
+            s3_region=s3.region_name or "",
+        )
+
+    def get_url(self) -> str:
+        """The URL in force."""
+        return self.url or Settings.from_env().lake()
+
+    def open(self, path: str = "") -> "ObjectStore":
+        """Open the store, or the part of it under `path`.
+
+        Raises:
+            ConfigError: The URL is of an unknown kind.
+        """
+        from tidemill_core.storage import open_store
+
+        url = f"{self.get_url().rstrip('/')}/{path.strip('/')}" if path else self.get_url()
+        return open_store(url, self.options())
+
+    def options(self) -> StorageOptions:
+        """Storage options: the settings', with this resource's fields over them."""
+        given = {name: getattr(self, name) for name in StorageOptions.model_fields if getattr(self, name, "")}
+        if "s3_secret_access_key" in given:
+            given["s3_secret_access_key"] = SecretStr(given["s3_secret_access_key"])
+        return Settings.from_env().storage.model_copy(update=given)
+
+
+class KafkaResource(dg.ConfigurableResource[Any]):
+    """A Kafka cluster."""
+
+    bootstrap_servers: str = Field(default="", description="host:port,host:port; empty means the settings.")
+    client: dict[str, str] = Field(default={}, description="More librdkafka properties, such as security.protocol.")
+
+    def get_bootstrap(self) -> str:
+        """The bootstrap servers in force."""
+        if self.bootstrap_servers:
+            return self.bootstrap_servers
+        from tidemill_core.embedded import runtime
+
+        return runtime.kafka_bootstrap(Settings.from_env())
+
+    def client_config(self, **more: Any) -> dict[str, Any]:
+        """Properties for a librdkafka client; keywords use ``_`` for ``.`` (``group_id="x"``)."""
+        named = {name.replace("_", "."): value for name, value in more.items()}
+        return {"bootstrap.servers": self.get_bootstrap(), **self.client, **named}
+
+
+class HttpResource(dg.ConfigurableResource[Any]):
+    """An HTTP client with time limits."""
+
+    base_url: str = Field(default="", description="Prefix of relative URLs.")
+    timeout_s: float = Field(default=30.0, description="Seconds for connecting, and between two reads.")
+    headers: dict[str, str] = Field(default={}, description="Headers of every request.")
+    connect_retries: int = Field(default=2, description="Tries more when a connection cannot be opened.")
+
+    def client(self, headers: Mapping[str, str] | None = None) -> "httpx.Client":
+        """Make a client; use it as a context manager."""
+        import httpx
+
+        return httpx.Client(
+            base_url=self.base_url,
+            timeout=self.timeout_s,
+            headers={"User-Agent": "tidemill", **self.headers, **(headers or {})},
+            transport=httpx.HTTPTransport(retries=self.connect_retries),
+            follow_redirects=True,
+        )
+
+
+def default_resources() -> dict[str, Any]:
+    """Make the resources and IO managers that every package expects, under their shared keys."""
+    from tidemill_core.defs.io_managers.parquet import ParquetIOManager
+    from tidemill_core.defs.io_managers.postgres import PostgresIOManager
+
+    return {
+        "postgres": PostgresResource(),
+        "lake": ObjectStoreResource(),
+        "kafka": KafkaResource(),
+        "http": HttpResource(),
+        "io_manager": ParquetIOManager(),
+        "postgres_io_manager": PostgresIOManager(),
+    }
