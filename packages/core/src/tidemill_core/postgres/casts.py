@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -48,7 +49,7 @@ def cast_to(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
     return caster(column, target, policy)
 
 
-def plain(column: pa.Array) -> pa.Array:
+def plain(column: pa.Array) -> pa.Array:  # noqa: PLR0911 - one return per layout
     """Decode dictionaries, runs, views and extension types to their plain values."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
@@ -82,7 +83,7 @@ def refuse(column: pa.Array, target: ColumnType, why: str = "give the column ano
     return ColumnRefused(target.name, f"Arrow {column.type} cannot become {target.type} without a change; {why}")
 
 
-def to_integer(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
+def to_integer(column: pa.Array, target: ColumnType, _policy: Policy) -> pa.Array:
     """Cast whole numbers in range, and text that spells one."""
     type_ = column.type
     if not (kind.is_integer(type_) or kind.is_floating(type_) or kind.is_decimal(type_) or is_text(type_)):
@@ -166,8 +167,6 @@ def _fitted(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
 
 
 def _numeric_bytes(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
-    from decimal import Decimal
-
     from tidemill_core.postgres.wire import numeric_wire
 
     fit = _decimal_fit(target, policy)
@@ -181,8 +180,7 @@ def _numeric_bytes(column: pa.Array, target: ColumnType, policy: Policy) -> pa.A
     return pa.array([None if value is None else numeric_wire(fit(value)) for value in values], pa.binary())
 
 
-def _decimal_fit(target: ColumnType, policy: Policy) -> Callable[..., object]:
-    from decimal import ROUND_HALF_UP, Context, Decimal
+def _decimal_fit(target: ColumnType, policy: Policy) -> Callable[[Decimal], Decimal]:
 
     exact = Context(prec=2000)
 
@@ -201,7 +199,7 @@ def _decimal_fit(target: ColumnType, policy: Policy) -> Callable[..., object]:
     return fit
 
 
-def to_boolean(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
+def to_boolean(column: pa.Array, target: ColumnType, _policy: Policy) -> pa.Array:
     """Pass booleans, and text that spells one."""
     if not kind.is_boolean(column.type) and not is_text(column.type):
         raise refuse(column, target)
@@ -250,7 +248,7 @@ def _check_size(column: pa.Array) -> None:
         raise ValueError(f"the value has {largest} bytes; PostgreSQL keeps less than 1 GB in a field")
 
 
-def to_bytea(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
+def to_bytea(column: pa.Array, target: ColumnType, _policy: Policy) -> pa.Array:
     """Pass bytes; text is refused, for its encoding would be a guess."""
     if not is_bytes(column.type):
         raise refuse(column, target)
@@ -258,7 +256,7 @@ def to_bytea(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
     return column
 
 
-def to_uuid(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
+def to_uuid(column: pa.Array, target: ColumnType, _policy: Policy) -> pa.Array:
     """Cast sixteen bytes, or text that spells a UUID."""
     from uuid import UUID
 

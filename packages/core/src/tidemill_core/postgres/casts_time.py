@@ -22,7 +22,7 @@ _FIRST_US = -210_866_803_200_000_000 + EPOCH_US
 _INT64_MAX = 2**63 - 1
 
 
-def to_date(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
+def to_date(column: pa.Array, target: ColumnType, _policy: Policy) -> pa.Array:
     """Cast dates, whole-day instants and ISO text to days."""
     type_ = column.type
     if kind.is_date64(type_):

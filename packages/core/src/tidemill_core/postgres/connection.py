@@ -23,7 +23,7 @@ _HOPELESS = ("authentication failed", "no password supplied", "does not exist", 
 
 
 def connect(url: str, *, autocommit: bool = False, application: str = APPLICATION) -> psycopg.Connection[Any]:
-    """Open one connection (``application_name`` is set, names and dates are in UTC and UTF-8).
+    """Open one connection (``application_name`` is set, text is UTF-8, nothing is prepared).
 
     Raises:
         PostgresUnavailable: The server does not answer.
@@ -48,7 +48,8 @@ def _options(url: str, application: str) -> dict[str, Any]:
     from psycopg.conninfo import conninfo_to_dict
 
     given = conninfo_to_dict(url)
-    options: dict[str, Any] = {"client_encoding": "UTF8"}
+    # prepared statements break when a table is swapped ("cached plan must not change result type") and in poolers
+    options: dict[str, Any] = {"client_encoding": "UTF8", "prepare_threshold": None}
     if "application_name" not in given:
         options["application_name"] = application
     if "connect_timeout" not in given:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -75,7 +75,7 @@ class CopyWriter:
         self._manager: Any = None
         self._copy: Any = None
 
-    def __enter__(self) -> CopyWriter:
+    def __enter__(self) -> Self:
         columns = ", ".join(quote(target.name) for target in self._targets)
         statement = f"COPY {self.table.quoted} ({columns}) FROM STDIN (FORMAT BINARY)"
         with postgres_errors(f"COPY into {self.table}"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tidemill_core.errors import ConfigError
 from tidemill_core.postgres.identifiers import TableName, quote
@@ -33,7 +33,7 @@ _SIMPLE = {
 }
 
 
-def sql_type(type_: pa.DataType) -> str:
+def sql_type(type_: pa.DataType) -> str:  # noqa: PLR0911 - a table in code
     """Name the PostgreSQL type that holds every value of an Arrow type exactly.
 
     Lists of scalars become arrays; structs, maps and nested lists become jsonb; a
@@ -81,10 +81,10 @@ def _numeric(precision: int, scale: int) -> str:
     return f"numeric({max(precision, scale)},{scale})"
 
 
-def _extension() -> type:
+def _extension() -> Any:
     import pyarrow as pa
 
-    return pa.BaseExtensionType  # type: ignore[no-any-return]
+    return pa.BaseExtensionType
 
 
 def columns_for(schema: pa.Schema, types: Mapping[str, str] | None = None) -> dict[str, str]:

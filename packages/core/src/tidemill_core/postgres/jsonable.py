@@ -32,7 +32,7 @@ def _pylist(column: pa.Array) -> list[Any]:
     return (column if plain == column.type else column.cast(plain)).to_pylist()  # type: ignore[no-any-return]
 
 
-def _without_nanoseconds(type_: pa.DataType) -> pa.DataType:
+def _without_nanoseconds(type_: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - a table in code
     import pyarrow as pa
     import pyarrow.types as kind
 

@@ -1,4 +1,4 @@
-"""Put a new table in the place of an old one: owner, grants, comments and indexes stay, readers never wait for a load."""
+"""Put a new table in an old one's place: owner, grants, comments, indexes stay; readers never wait for a load."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(g.rolname) END, a.
 FROM pg_class c CROSS JOIN aclexplode(c.relacl) a LEFT JOIN pg_roles g ON g.oid = a.grantee
 WHERE c.oid = %(table)s::regclass AND a.grantee <> c.relowner
 UNION ALL
-SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(g.rolname) END, a.privilege_type, a.is_grantable, t.attname
+SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(g.rolname) END, a.privilege_type, a.is_grantable,
+       t.attname
 FROM pg_attribute t CROSS JOIN aclexplode(t.attacl) a LEFT JOIN pg_roles g ON g.oid = a.grantee
 WHERE t.attrelid = %(table)s::regclass AND t.attnum > 0 AND NOT t.attisdropped
 """
