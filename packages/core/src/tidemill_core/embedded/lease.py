@@ -33,6 +33,8 @@ class Lease:
     """Whether this process started the server."""
     handle: int
     """File descriptor that holds the shared lock."""
+    stop_last: bool
+    """Whether the last one to leave stops the server; if not, it watches the lease itself."""
     owner: int
     """Process that took the lease; a forked child must not give it back."""
 
@@ -43,6 +45,9 @@ class Lease:
             True if this call stopped the server.
         """
         if os.getpid() != self.owner or _HELD.pop(self.folder, None) is None:
+            return False
+        if not self.stop_last:
+            os.close(self.handle)
             return False
         with locked(self.folder / START_LOCK):
             try:
@@ -60,7 +65,7 @@ _HELD: dict[Path, Lease] = {}
 _GUARD = threading.RLock()
 
 
-def acquire(service: Service, folder: Path, *, fresh: bool = False) -> Lease:
+def acquire(service: Service, folder: Path, *, fresh: bool = False, stop_last: bool = True) -> Lease:
     """Take part in the server of `folder`, starting it if it does not run.
 
     A process holds at most one lease per folder; it ends with the process, or by `release`.
@@ -69,6 +74,7 @@ def acquire(service: Service, folder: Path, *, fresh: bool = False) -> Lease:
         service: What to start when nothing runs.
         folder: The server's folder, shared by all who use it.
         fresh: Throw away the data of a server that has ended.
+        stop_last: Whether the last one to leave stops the server.
 
     Raises:
         ServiceError: The server cannot be started.
@@ -82,7 +88,7 @@ def acquire(service: Service, folder: Path, *, fresh: bool = False) -> Lease:
             with suppress(OSError):
                 os.close(held.handle)
             del _HELD[folder]
-        lease = _acquire(service, folder, fresh=fresh)
+        lease = _acquire(service, folder, fresh=fresh, stop_last=stop_last)
         _HELD[folder] = lease
         if len(_HELD) == 1:
             atexit.unregister(release_all)
@@ -90,7 +96,7 @@ def acquire(service: Service, folder: Path, *, fresh: bool = False) -> Lease:
         return lease
 
 
-def _acquire(service: Service, folder: Path, *, fresh: bool) -> Lease:
+def _acquire(service: Service, folder: Path, *, fresh: bool, stop_last: bool) -> Lease:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / START_LOCK):
         handle = os.open(folder / LEASE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -101,7 +107,14 @@ def _acquire(service: Service, folder: Path, *, fresh: bool) -> Lease:
         except BaseException:
             os.close(handle)
             raise
-    return Lease(folder=folder, running=running, started=found is None, handle=handle, owner=os.getpid())
+    return Lease(
+        folder=folder,
+        running=running,
+        started=found is None,
+        handle=handle,
+        stop_last=stop_last,
+        owner=os.getpid(),
+    )
 
 
 def release_all() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tidemill_core.errors import PermanentError, ServiceError, TransientError
+from tidemill_core.errors import ConfigError, PermanentError, ServiceError, TransientError
 
 
 class ServiceMissing(ServiceError, PermanentError):
@@ -27,6 +27,14 @@ class ServiceFetchFailed(ServiceError, TransientError):
     def __init__(self, name: str, command: str, output: str) -> None:
         self.name, self.command = name, command
         super().__init__(f"{name} could not be fetched: `{command}` failed; its last lines:\n{output}")
+
+
+class UnknownService(ServiceError, ConfigError):
+    """There is no server of that name."""
+
+    def __init__(self, name: str, hint: str) -> None:
+        self.name = name
+        super().__init__(f"unknown service {name!r}{hint}")
 
 
 class ServiceStartFailed(ServiceError, TransientError):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,6 +14,8 @@ import pytest
 from tidemill_core.errors import ServiceError
 from tidemill_core.services._base import Service
 from tidemill_core.services.running import Running
+
+_KINDS = {"s3mock": "s3", "versitygw": "s3", "fake-gcs": "gcs", "azurite": "azure"}
 
 
 def shared(service: Service, *, kind: str) -> Running:
@@ -29,14 +34,36 @@ def shared(service: Service, *, kind: str) -> Running:
         absent(kind, error)
 
 
-def private(service: Service, folder: Path, *, kind: str) -> Running:
-    """Start a server of the test's own, to be killed or stopped by it, or skip the test."""
-    from tidemill_core.services.running import start
+@contextmanager
+def own_servers(folder: Callable[[str], Path]) -> Iterator[Callable[..., Running]]:
+    """Yield a function that starts a server of the test's own, stopped with the test.
+
+    Args:
+        folder: Makes a new folder for a server's name. The function called again with the
+            folder of an ended server (``start("kafka", Path(first.folder))``) restarts it on its data.
+    """
+    from tidemill_core.services import stack
+    from tidemill_core.services.files import open_place
+    from tidemill_core.services.running import find, start
+
+    folders: set[Path] = set()
+
+    def begin(name: str, place: Path | None = None) -> Running:
+        place = place or folder(name)
+        folders.add(place)
+        try:
+            return start(stack.service(name), place)[0]
+        except ServiceError as error:
+            absent(_KINDS.get(name, name), error)
 
     try:
-        return start(service, folder)[0]
-    except ServiceError as error:
-        absent(kind, error)
+        yield begin
+    finally:
+        for each in folders:
+            running = find(each)
+            if running is not None:
+                running.stop()
+            shutil.rmtree(open_place(each), ignore_errors=True)
 
 
 def required() -> frozenset[str]:
