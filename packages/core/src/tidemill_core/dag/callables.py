@@ -6,6 +6,7 @@ A check must be fast and free of side effects, so the source is parsed, not impo
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tidemill_core.errors import ConfigError
 from tidemill_core.plugins import did_you_mean
 
 INJECTED = ("context", "params", "outputs")
+SHARED_RESOURCES = ("postgres", "lake", "kafka", "http", "lineage", "io_manager", "postgres_io_manager")
 _CHECKED: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -93,7 +96,9 @@ def find_component(reference: str) -> None:
         raise LookupError(f"{module!r} has no component type {name!r}{did_you_mean(name, types)}")
 
 
-def wrong_arguments(parameters: Parameters, given: Mapping[str, Any], *, filled: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def wrong_arguments(
+    parameters: Parameters, given: Mapping[str, Any], *, filled: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
     """Yield (argument, what is wrong); ``""`` for the call as a whole.
 
     Args:
@@ -113,7 +118,7 @@ def wrong_arguments(parameters: Parameters, given: Mapping[str, Any], *, filled:
         wrong_bool = isinstance(value, bool) and wanted in ("int", "float")
         if types and not template and (wrong_bool or not isinstance(value, types)):
             yield name, f"the callable wants {wanted}, this is {type(value).__name__} ({value!r})"
-    missing = sorted(parameters.required - set(given) - set(filled) - set(INJECTED))
+    missing = sorted(parameters.required - set(given) - {*filled, *INJECTED, *SHARED_RESOURCES})
     if missing:
         yield "", f"the callable needs {', '.join(missing)}"
 
@@ -172,3 +177,21 @@ def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Parameters:
         required=frozenset(each.arg for each in every) - optional,
         any_name=arguments.kwarg is not None,
     )
+
+
+def import_callable(reference: str, folder: Path) -> Any:
+    """Import what ``package.module:name`` names; modules beside the DAG file are found last.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    module, _, name = reference.partition(":")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{reference} cannot be imported: {error}") from error
+    return found

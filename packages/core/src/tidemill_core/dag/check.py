@@ -31,6 +31,7 @@ _ONLY_WITH = {
     "executor": ("call",),
     "env": ("run",),
     "cwd": ("run",),
+    "pipes": ("run",),
     "outputs": ("run", "call"),
 }
 _TEMPLATES = ("run", "with", "arguments", "env", "cwd")
@@ -136,6 +137,8 @@ def _work(dag: RawDag) -> Iterator[ConfigFault]:
             found = f"found {' and '.join(given)}" if given else "found none"
             yield task.fault(f"task {task.name!r} must have exactly one of run, call, use; {found}")
             continue
+        if given[0] == "use" and dag.value.get("kind") == "op":
+            yield task.fault("a component makes assets; it cannot be a task of a DAG of kind op", "use")
         for key, kinds in _ONLY_WITH.items():
             if task.value.get(key) and given[0] not in kinds:
                 yield task.fault(f"goes only with {' or '.join(kinds)}, this task has {given[0]}", key)

@@ -33,8 +33,7 @@ def check_cron(line: str) -> str:
         names = " ".join(name for name, *_ in _FIELDS)
         raise ValueError(f"bad cron {line!r}: {len(_FIELDS)} fields expected ({names}), {len(parts)} found")
     values = [
-        _values(text, name, low, high, names)
-        for text, (name, low, high, names) in zip(parts, _FIELDS, strict=True)
+        _values(text, name, low, high, names) for text, (name, low, high, names) in zip(parts, _FIELDS, strict=True)
     ]
     days, months = values[2], values[3]
     if parts[4] == "*" and all(min(days) > _LONGEST_MONTH.get(month, 31) for month in months):

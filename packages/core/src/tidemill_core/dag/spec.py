@@ -174,6 +174,8 @@ class TaskSpec(Config):
     """Environment variables of the command, added to the run's own."""
     cwd: str | None = None
     """Working directory of the command, relative to the file."""
+    pipes: bool = False
+    """The command reports logs and metadata through dagster-pipes."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds the task may take; then it fails."""
     needs: tuple[str, ...] = ()

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tidemill_core.defs.component import ConfigComponent
     from tidemill_core.defs.dag_component import DagComponent
-    from tidemill_core.defs.executor import threads_executor
+    from tidemill_core.defs.executor import executor_by_name, threads_executor
     from tidemill_core.defs.failures import dagster_errors
     from tidemill_core.defs.home import prepare_home
     from tidemill_core.defs.io_managers.parquet import ParquetIOManager
     from tidemill_core.defs.io_managers.postgres import PostgresIOManager
+    from tidemill_core.defs.jobs import definitions_from_dags
     from tidemill_core.defs.metadata import column_schema, materialization
     from tidemill_core.defs.resources import (
         HttpResource,
@@ -35,6 +36,8 @@ __all__ = [
     "column_schema",
     "dagster_errors",
     "default_resources",
+    "definitions_from_dags",
+    "executor_by_name",
     "materialization",
     "prepare_home",
     "threads_executor",
@@ -52,6 +55,8 @@ _HOMES = {
     "column_schema": "metadata",
     "dagster_errors": "failures",
     "default_resources": "resources",
+    "definitions_from_dags": "jobs",
+    "executor_by_name": "executor",
     "materialization": "metadata",
     "prepare_home": "home",
     "threads_executor": "executor",

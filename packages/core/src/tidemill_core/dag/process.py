@@ -1,0 +1,197 @@
+"""Run a task's work outside this thread: a command, or a callable in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import monotonic
+from typing import IO, Any
+
+from tidemill_core.dag.errors import BadOutputs, CommandFailed, TaskTemporarilyFailed, TaskTimedOut
+from tidemill_core.errors import ExitCode, TransientError
+
+POLL_S = 0.05
+TERM_GRACE_S = 5.0
+TAIL_LINES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command, ready to start."""
+
+    task: str
+    run: str | Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    timeout_s: float | None = None
+
+
+def run_command(command: Command) -> dict[str, Any]:
+    """Run a command to its end, its output copied line by line to ours, and return its outputs.
+
+    The command and all it starts are stopped when it takes too long, and when this
+    thread is interrupted: first SIGTERM, after five seconds SIGKILL.
+
+    Returns:
+        What it wrote to the file ``$TIDEMILL_OUTPUTS``: a JSON object, or ``name=value`` lines.
+
+    Raises:
+        CommandFailed: It ended with another code than 0 and 75.
+        TaskTemporarilyFailed: It ended with 75 (EX_TEMPFAIL).
+        TaskTimedOut: It took longer than its limit.
+        BadOutputs: It cannot be started, or what it wrote is malformed.
+    """
+    with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
+        outputs = Path(folder) / "outputs"
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        process = _start(command, outputs)
+        assert process.stdout is not None
+        pump = threading.Thread(target=_copy_lines, args=(process.stdout, command.task, tail), daemon=True)
+        pump.start()
+        try:
+            code = _wait(process, command)
+        except BaseException:
+            stop_group(process)
+            raise
+        finally:
+            pump.join(timeout=TERM_GRACE_S)
+        if code == ExitCode.TEMPORARY:
+            raise TaskTemporarilyFailed(command.task, f"exit code {code}; {tail[-1] if tail else 'no output'}")
+        if code != 0:
+            raise CommandFailed(command.task, code, "\n".join(tail))
+        return _read_outputs(command.task, outputs)
+
+
+def _start(command: Command, outputs: Path) -> subprocess.Popen[bytes]:
+    arguments = ["/bin/sh", "-c", command.run] if isinstance(command.run, str) else list(command.run)
+    try:
+        return subprocess.Popen(
+            arguments,
+            env={**os.environ, **command.env, "TIDEMILL_OUTPUTS": str(outputs)},
+            cwd=command.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise BadOutputs(f"command of task {command.task!r} cannot be started: {error}") from error
+
+
+def _wait(process: subprocess.Popen[bytes], command: Command) -> int:
+    end = monotonic() + command.timeout_s if command.timeout_s else None
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=POLL_S)
+        if end is not None and command.timeout_s is not None and monotonic() > end:
+            raise TaskTimedOut(command.task, command.timeout_s)
+
+
+def stop_group(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process and all it started: SIGTERM, then SIGKILL."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=TERM_GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _copy_lines(stream: IO[bytes], task: str, tail: deque[str]) -> None:
+    with stream:
+        for line in stream:
+            text = line.decode("utf-8", "replace").rstrip("\n")
+            tail.append(text)
+            sys.stdout.write(f"[{task}] {text}\n")
+    sys.stdout.flush()
+
+
+def _read_outputs(task: str, path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8").strip()
+    if text.startswith("{"):
+        try:
+            return dict(json.loads(text))
+        except ValueError as error:
+            raise BadOutputs(f"task {task!r} wrote outputs that are not JSON: {error}") from error
+    values = {}
+    for line in filter(None, text.splitlines()):
+        name, found, value = line.partition("=")
+        if not found:
+            raise BadOutputs(f"task {task!r} wrote the output line {line!r}; use name=value, or one JSON object")
+        values[name.strip()] = _scalar(value.strip())
+    return values
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def call_in_process(
+    task: str, reference: str, arguments: Mapping[str, Any], *, folder: Path, timeout_s: float | None
+) -> Any:
+    """Call ``module:function`` in a fresh process and return what it returns.
+
+    Raises:
+        TaskTimedOut: It took longer than its limit; the process is ended.
+        TaskTemporarilyFailed: It raised a transient error.
+        CommandFailed: It raised another error, or died.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_child, args=(theirs, reference, dict(arguments), str(folder)), daemon=True)
+    process.start()
+    theirs.close()
+    end = monotonic() + timeout_s if timeout_s else None
+    try:
+        while not ours.poll(POLL_S):
+            if end is not None and timeout_s is not None and monotonic() > end:
+                raise TaskTimedOut(task, timeout_s)
+        state, value = ours.recv()
+    except EOFError:
+        process.join()
+        raise CommandFailed(task, process.exitcode or 1, "the process died without a result") from None
+    finally:
+        if process.is_alive() and sys.exc_info()[0] is not None:
+            process.kill()
+        process.join()
+        ours.close()
+    if state == "transient":
+        raise TaskTemporarilyFailed(task, value)
+    if state == "error":
+        raise CommandFailed(task, 1, value)
+    return value
+
+
+def _child(pipe: Connection, reference: str, arguments: dict[str, Any], folder: str) -> None:
+    """Run in the child: call, and send back what came of it."""
+    import traceback
+
+    from tidemill_core.dag.callables import import_callable
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result: tuple[str, Any] = ("done", import_callable(reference, Path(folder))(**arguments))
+    except TransientError as error:
+        result = ("transient", str(error))
+    except Exception:  # noqa: BLE001 - whatever the callable raised is reported by the parent
+        result = ("error", traceback.format_exc())
+    pipe.send(result)
+    pipe.close()

@@ -1,0 +1,217 @@
+"""What a task does when Dagster runs it: condition, templates, the work, errors and outputs."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from tidemill_core.dag.callables import INJECTED, SHARED_RESOURCES, find_callable, import_callable
+from tidemill_core.dag.errors import BadOutputs, CommandFailed, TaskTemporarilyFailed
+from tidemill_core.dag.expand import Step
+from tidemill_core.dag.process import Command, call_in_process, run_command
+from tidemill_core.dag.spec import RetrySpec
+from tidemill_core.dag.template import condition_references, holds, references, render
+from tidemill_core.defs import dag_outputs
+from tidemill_core.errors import PermanentError, TransientError
+
+DEFAULT_RETRIES = RetrySpec(count=3, delay_s=5.0, on=("transient",))
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPlan:
+    """A step with all that its run needs to know."""
+
+    dag: str
+    folder: Path
+    step: Step
+    params_key: str | None
+    """Resource that holds the parameters; None in a DAG without."""
+    asset_key: dg.AssetKey | None
+    sources: Mapping[str, Sequence[dag_outputs.Source]]
+    """Where outputs are written down, by task."""
+
+    @property
+    def resources(self) -> frozenset[str]:
+        """Keys of the resources the step takes."""
+        return frozenset(call_resources(self)) | ({self.params_key} if self.params_key else frozenset())
+
+
+def call_resources(plan: TaskPlan) -> list[str]:
+    """List the resource keys a callable takes: those declared, and parameters named like a shared one."""
+    task = plan.step.task
+    keys = list(task.resources or ()) if task.call else []
+    if task.call and task.executor is None:
+        parameters = find_callable(task.call, folder=plan.folder)
+        taken = parameters.annotations if parameters else {}
+        keys += [key for key in SHARED_RESOURCES if key in taken and key not in task.arguments]
+    return list(dict.fromkeys(keys))
+
+
+def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
+    """Run a step; yields what Dagster records, or nothing when its condition says no."""
+    task = plan.step.task
+    scopes = _scopes(plan, context)
+    if task.when and not holds(task.when, scopes):
+        context.log.info(f"task {plan.step.name} is skipped: {task.when} is false")
+        return
+    try:
+        result = _run(plan, context, scopes) if task.run is not None else _call(plan, context, scopes)
+        yield from _results(plan, context, result)
+    except dg.Failure:
+        raise
+    except dg.RetryRequested:
+        raise
+    except Exception as error:
+        raise translated(plan.step, error) from error
+
+
+def translated(step: Step, error: Exception) -> Exception:
+    """Choose what Dagster is told: retry (perhaps later), or fail for good."""
+    rule = step.retry
+    if isinstance(error, TransientError) and not isinstance(error, TaskTemporarilyFailed):
+        error = TaskTemporarilyFailed(step.name, f"{type(error).__name__}: {error}", error.retry_after_s)
+    if rule is None and not isinstance(error, PermanentError | TransientError):
+        return error  # nothing will try again, so the error itself tells most
+    if isinstance(error, PermanentError) or not is_retried(rule or DEFAULT_RETRIES, error):
+        return dg.Failure(description=f"{type(error).__name__}: {error}", allow_retries=False)
+    if rule is None:
+        delay_s = error.retry_after_s if isinstance(error, TransientError) else None
+        return dg.RetryRequested(max_retries=DEFAULT_RETRIES.count, seconds_to_wait=delay_s or DEFAULT_RETRIES.delay_s)
+    if isinstance(error, TransientError) and error.retry_after_s:
+        return dg.RetryRequested(max_retries=rule.count, seconds_to_wait=max(error.retry_after_s, rule.delay_s))
+    return error
+
+
+def is_retried(rule: RetrySpec, error: Exception) -> bool:
+    """Tell whether `rule` names this error."""
+    names = {name for cls in type(error).__mro__ for name in (cls.__name__, f"{cls.__module__}:{cls.__qualname__}")}
+    for wanted in rule.on:
+        if wanted == "any" or wanted in names:
+            return True
+        if wanted == "transient" and isinstance(error, TransientError):
+            return True
+        if wanted == "timeout" and isinstance(error, TimeoutError):
+            return True
+        if isinstance(wanted, int) and isinstance(error, CommandFailed) and error.code == wanted:
+            return True
+    return False
+
+
+def retry_policy(rule: RetrySpec | None) -> dg.RetryPolicy | None:
+    """Make Dagster's policy of a retry rule."""
+    if rule is None or rule.count == 0:
+        return None
+    backoff = {"constant": None, "linear": dg.Backoff.LINEAR, "exponential": dg.Backoff.EXPONENTIAL}[rule.backoff]
+    jitter = {"none": None, "full": dg.Jitter.FULL, "plus_minus": dg.Jitter.PLUS_MINUS}[rule.jitter]
+    return dg.RetryPolicy(max_retries=rule.count, delay=rule.delay_s or None, backoff=backoff, jitter=jitter)
+
+
+def _scopes(plan: TaskPlan, context: Context) -> dict[str, Any]:
+    task = plan.step.task
+    partition = context.partition_key if context.has_partition_key else None
+    texts = [task.run, task.arguments, task.env, task.cwd]
+    used = {parts[1] for parts in references(texts) if parts[0] == "outputs"}
+    if task.when:
+        used |= {parts[1] for parts in condition_references(task.when) if parts[0] == "outputs"}
+    run = {"id": context.run_id, "dag": plan.dag, "task": task.name}
+    return {
+        "params": getattr(context.resources, plan.params_key) if plan.params_key else {},
+        "matrix": plan.step.matrix,
+        "run": run,
+        "partition": {"key": partition} if partition else {},
+        "outputs": {
+            name: dag_outputs.read(context.instance, context.run_id, plan.sources[name], partition=partition)
+            for name in used
+        },
+    }
+
+
+def _run(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[str, Any]:
+    task = plan.step.task
+    own = {"TIDEMILL_DAG": plan.dag, "TIDEMILL_TASK": plan.step.name, "TIDEMILL_RUN_ID": context.run_id}
+    partition = {"TIDEMILL_PARTITION": scopes["partition"]["key"]} if scopes["partition"] else {}
+    env = {name: str(value) for name, value in render(task.env, scopes).items()}
+    run = render(task.run, scopes)
+    command = Command(
+        task=plan.step.name,
+        run=run if isinstance(run, str) else tuple(map(str, run)),
+        env={**own, **partition, **env},
+        cwd=plan.folder / str(render(task.cwd or ".", scopes)),
+        timeout_s=task.timeout_s,
+    )
+    if not task.pipes:
+        return run_command(command)
+    with dg.open_pipes_session(
+        context=context,
+        context_injector=dg.PipesTempFileContextInjector(),
+        message_reader=dg.PipesTempFileMessageReader(),
+    ) as session:
+        outputs = run_command(
+            Command(
+                task=command.task,
+                run=command.run,
+                env={**command.env, **session.get_bootstrap_env_vars()},
+                cwd=command.cwd,
+                timeout_s=command.timeout_s,
+            )
+        )
+    reported = [each.metadata or {} for each in session.get_results() if isinstance(each, dg.MaterializeResult)]
+    return {**outputs, **{name: value for each in reported for name, value in each.items()}}
+
+
+def _call(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> Any:
+    task = plan.step.task
+    assert task.call is not None
+    arguments = render(task.arguments, scopes)
+    if task.executor == "multiprocess":
+        return call_in_process(plan.step.name, task.call, arguments, folder=plan.folder, timeout_s=task.timeout_s)
+    function = import_callable(task.call, plan.folder)
+    for key in call_resources(plan):
+        arguments[key] = getattr(context.resources, key)
+    injected = {"context": context, "params": scopes["params"], "outputs": scopes["outputs"]}
+    taken = inspect.signature(function).parameters
+    arguments.update({name: injected[name] for name in INJECTED if name in taken and name not in arguments})
+    return function(**arguments)
+
+
+def _results(plan: TaskPlan, context: Context, result: Any) -> Iterator[Any]:
+    """Turn what the work returned into what Dagster records."""
+    if inspect.isgenerator(result):
+        events = list(result)
+        results = [each for each in events if isinstance(each, dg.MaterializeResult)]
+        yield from (each for each in events if not isinstance(each, dg.MaterializeResult))
+        result = results[-1] if results else None
+    metadata: dict[str, Any] = {}
+    checks: Sequence[dg.AssetCheckResult] = ()
+    if isinstance(result, dg.MaterializeResult):
+        metadata, checks = dict(result.metadata or {}), result.check_results or ()
+        values = {name: getattr(value, "value", value) for name, value in metadata.items()}
+    elif isinstance(result, dg.Output):
+        metadata = dict(result.metadata)
+        values = result.value if isinstance(result.value, Mapping) else _single(plan, result.value)
+    elif isinstance(result, Mapping):
+        values = dict(result)
+        metadata = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}
+    else:
+        values = _single(plan, result)
+    metadata.update(dag_outputs.encode(_declared(plan, values)))
+    if plan.asset_key is None:
+        yield dg.Output(None, output_name="done", metadata=metadata)
+    else:
+        yield dg.MaterializeResult(asset_key=plan.asset_key, metadata=metadata, check_results=checks)
+
+
+def _single(plan: TaskPlan, value: Any) -> dict[str, Any]:
+    names = plan.step.task.outputs
+    return {names[0]: value} if len(names) == 1 and value is not None else {}
+
+
+def _declared(plan: TaskPlan, values: Mapping[str, Any]) -> dict[str, Any]:
+    missing = [name for name in plan.step.task.outputs if name not in values]
+    if missing:
+        raise BadOutputs(f"task {plan.step.name!r} declares {', '.join(missing)} but did not return it")
+    return {name: values[name] for name in plan.step.task.outputs}

@@ -1,0 +1,341 @@
+"""Compile DAG files to Dagster definitions: an asset per task (or a graph of ops), one job per DAG."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from tidemill_core.dag.callables import import_callable
+from tidemill_core.dag.expand import Step, steps
+from tidemill_core.dag.load import LoadedDag, load_dags, loaded_dag
+from tidemill_core.dag.params import bind
+from tidemill_core.dag.spec import DagSpec, ParamSpec, ScheduleSpec, StaticPartitions
+from tidemill_core.dag.template import render
+from tidemill_core.defs import dag_outputs
+from tidemill_core.defs.dag_component_tasks import ComponentTask, build_component_task, step_tags
+from tidemill_core.defs.dag_hooks import run_sensors, task_hooks
+from tidemill_core.defs.dag_tasks import TaskPlan, execute, retry_policy
+from tidemill_core.defs.executor import executor_by_name
+from tidemill_core.errors import ConfigError
+
+_FIELDS = {"str": str, "date": str, "int": int, "float": float, "bool": bool, "list": list}
+
+
+def definitions_from_dags(
+    source: str | Path | DagSpec | LoadedDag | Sequence[DagSpec | LoadedDag],
+    *,
+    resources: Mapping[str, Any] | None = None,
+    executor: str = "threads",
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dg.Definitions:
+    """Compile every DAG of a file, of a folder, or made in Python.
+
+    Args:
+        source: A file, a folder, or DAGs made in Python.
+        resources: Resources by key, given to components and callables.
+        executor: Executor of DAGs that name none.
+        params: By DAG, values that replace parameters' defaults, also in components' attributes.
+
+    Returns:
+        Assets, checks, jobs (one per DAG, of its name), schedules and sensors.
+
+    Raises:
+        ConfigFaults: What is wrong with the files, with file and line.
+        ConfigError: A component, callable or executor cannot be had.
+    """
+    if isinstance(source, str | Path):
+        dags: Sequence[DagSpec | LoadedDag] = load_dags(source)
+    else:
+        dags = [source] if isinstance(source, DagSpec | LoadedDag) else source
+    parts = [
+        build_dag(
+            loaded_dag(dag) if isinstance(dag, DagSpec) else dag,
+            executor=executor,
+            params=(params or {}).get((dag if isinstance(dag, DagSpec) else dag.spec).name, {}),
+        )
+        for dag in dags
+    ]
+    merged = dg.Definitions.merge(*parts)
+    own = {key: value for key, value in (merged.resources or {}).items() if key not in (resources or {})}
+    return dg.Definitions(
+        assets=merged.assets,
+        asset_checks=merged.asset_checks,
+        jobs=merged.jobs,
+        schedules=merged.schedules,
+        sensors=merged.sensors,
+        resources={**own, **(resources or {})},
+        executor=executor_by_name(executor),
+    )
+
+
+def build_dag(
+    dag: LoadedDag, *, executor: str = "threads", params: Mapping[str, Any] | None = None, context: Any = None
+) -> dg.Definitions:
+    """Compile one DAG.
+
+    Args:
+        dag: The checked DAG.
+        executor: Executor if the DAG names none.
+        params: Values that replace parameters' defaults.
+        context: Load context, inside a component.
+
+    Raises:
+        ConfigError: A component, callable or executor cannot be had.
+    """
+    spec = _with_values(dag.spec, params or {})
+    chosen = executor_by_name(spec.executor or executor, spec.max_concurrent)
+    _refuse_triggers(spec, spec.executor or executor)
+    partitions = partitions_definition(spec)
+    resources = _params_resource(spec)
+    if spec.kind == "op":
+        job: Any = _op_job(dag, spec, chosen, partitions)
+        parts = dg.Definitions(jobs=[job], resources=resources)
+    else:
+        parts, job = _asset_job(dag, spec, chosen, partitions, resources, context)
+    schedules = [_schedule(spec, spec.schedule, job, partitions)] if spec.schedule else []
+    sensors = [import_callable(each, dag.folder) for each in spec.sensors]
+    more = dg.Definitions(schedules=schedules, sensors=[*sensors, *run_sensors(spec.name, spec.hooks, job)])
+    return dg.Definitions.merge(parts, more)
+
+
+def params_key(dag: str) -> str:
+    """Resource key under which a run's parameters are configured."""
+    return f"{dag}_params"
+
+
+def op_name(dag: str, step: str) -> str:
+    """Name of a step's op, which is its step key in Dagster."""
+    return f"{dag}__{step}"
+
+
+def asset_key(dag: str, step: Step) -> dg.AssetKey:
+    """Key of the asset that a `run` or `call` step makes."""
+    given = step.task.asset_key
+    if given is None:
+        return dg.AssetKey([dag, step.name])
+    return dg.AssetKey(given.split("/") if isinstance(given, str) else list(given))
+
+
+def partitions_definition(spec: DagSpec) -> dg.PartitionsDefinition[str] | None:
+    """Make Dagster's partitions of a DAG's."""
+    wanted = spec.partitions
+    if wanted is None:
+        return None
+    if isinstance(wanted, StaticPartitions):
+        return dg.StaticPartitionsDefinition(list(wanted.keys))
+    kinds: dict[str, Any] = {
+        "hourly": dg.HourlyPartitionsDefinition,
+        "daily": dg.DailyPartitionsDefinition,
+        "weekly": dg.WeeklyPartitionsDefinition,
+        "monthly": dg.MonthlyPartitionsDefinition,
+    }
+    made: dg.PartitionsDefinition[str] = kinds[wanted.type](
+        start_date=wanted.start, end_date=wanted.end, timezone=wanted.timezone
+    )
+    return made
+
+
+def _with_values(spec: DagSpec, given: Mapping[str, Any]) -> DagSpec:
+    """Put given parameter values in the place of defaults."""
+    if not given:
+        return spec
+    known = {name: each for name, each in spec.params.items() if name in given}
+    values = bind(known, given, dag=spec.name)
+    changed = {name: each.model_copy(update={"default": values[name]}) for name, each in known.items()}
+    return spec.model_copy(update={"params": {**spec.params, **changed}})
+
+
+def _refuse_triggers(spec: DagSpec, executor: str) -> None:
+    wrong = [task.name for task in spec.tasks if task.trigger != "all_success"]
+    if wrong and executor != "threads":
+        raise ConfigError(
+            f"DAG {spec.name!r}: the trigger of {', '.join(wrong)} needs the threads executor, not {executor}; "
+            "say `executor: threads` in the DAG"
+        )
+
+
+def _params_resource(spec: DagSpec) -> dict[str, dg.ResourceDefinition]:
+    if not spec.params:
+        return {}
+
+    def fields(param: ParamSpec) -> dg.Field:
+        default = {} if param.default is None else {"default_value": param.default}
+        return dg.Field(
+            _FIELDS[param.type], is_required=param.default is None, description=param.description, **default
+        )
+
+    def values(context: dg.InitResourceContext) -> dict[str, Any]:
+        return bind(spec.params, context.resource_config, dag=spec.name)
+
+    schema = {name: fields(param) for name, param in spec.params.items()}
+    return {params_key(spec.name): dg.ResourceDefinition(values, config_schema=schema)}
+
+
+def _asset_job(
+    dag: LoadedDag,
+    spec: DagSpec,
+    executor: dg.ExecutorDefinition,
+    partitions: dg.PartitionsDefinition[str] | None,
+    resources: Mapping[str, Any],
+    context: Any,
+) -> tuple[dg.Definitions, Any]:
+    assets: list[Any] = []
+    others: list[dg.Definitions] = []
+    selected: list[dg.AssetKey] = []
+    last: dict[str, list[dg.AssetKey]] = {}
+    plans = _plans(dag, spec)
+    known = {name: param.default for name, param in spec.params.items()}
+    for step in steps(spec):
+        needed = [key for need in step.needs for key in last[need]]
+        if step.task.use:
+            attributes = render(step.task.with_, {"params": known, "matrix": step.matrix}, partial=True)
+            made = build_component_task(step, attributes, needed, context, group=step.task.group)
+            assets += made.assets
+            others.append(_leftovers(made))
+            selected += made.keys
+            last[step.name] = made.last_keys
+        else:
+            assets.append(_task_asset(spec, plans[step.name], needed, partitions))
+            key = asset_key(spec.name, step)
+            selected.append(key)
+            last[step.name] = [key]
+    job = dg.define_asset_job(
+        spec.name,
+        selection=dg.AssetSelection.assets(*selected),
+        description=spec.description or None,
+        tags=spec.tags,
+        executor_def=executor,
+    )
+    parts = dg.Definitions.merge(dg.Definitions(assets=assets, jobs=[job], resources=resources), *others)
+    return parts, job
+
+
+def _leftovers(made: ComponentTask) -> dg.Definitions:
+    """What a component made besides its assets."""
+    defs = made.definitions
+    return dg.Definitions(
+        asset_checks=defs.asset_checks, schedules=defs.schedules, sensors=defs.sensors, resources=defs.resources
+    )
+
+
+def _plans(dag: LoadedDag, spec: DagSpec) -> dict[str, TaskPlan]:
+    every = steps(spec)
+    is_asset = spec.kind == "asset"
+    sources: dict[str, list[dag_outputs.Source]] = {}
+    for step in every:
+        key = asset_key(spec.name, step) if is_asset else None
+        source = dag_outputs.Source(step_key=op_name(spec.name, step.name), asset_key=key)
+        sources.setdefault(step.task.name, []).append(source)
+    return {
+        step.name: TaskPlan(
+            dag=spec.name,
+            folder=dag.folder,
+            step=step,
+            params_key=params_key(spec.name) if spec.params else None,
+            asset_key=asset_key(spec.name, step) if is_asset else None,
+            sources=sources,
+        )
+        for step in every
+    }
+
+
+def _task_asset(
+    spec: DagSpec, plan: TaskPlan, needed: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str] | None
+) -> dg.AssetsDefinition:
+    task = plan.step.task
+    deps = [dg.AssetKey(each.split("/") if isinstance(each, str) else list(each)) for each in task.deps]
+    kinds = set(task.kinds) or {"shell" if task.run is not None else "python"}
+    assert plan.asset_key is not None
+    asset = dg.AssetSpec(
+        key=plan.asset_key,
+        deps=list(dict.fromkeys([*needed, *deps])),
+        description=task.description or None,
+        group_name=task.group or spec.name,
+        kinds=kinds | ({"op"} if task.kind == "op" else set()),
+        owners=list(task.owners),
+        skippable=task.when is not None,
+        partitions_def=partitions,
+    )
+
+    @dg.multi_asset(
+        specs=[asset],
+        name=op_name(spec.name, plan.step.name),
+        required_resource_keys=set(plan.resources),
+        op_tags=step_tags(plan.step),
+        retry_policy=retry_policy(plan.step.retry),
+        pool=task.pool,
+        hooks=task_hooks(spec.name, plan.step.name, task.hooks),
+        partitions_def=partitions,
+    )
+    def compute(context: dg.AssetExecutionContext) -> Any:
+        yield from execute(plan, context)
+
+    return compute
+
+
+def _op_job(
+    dag: LoadedDag,
+    spec: DagSpec,
+    executor: dg.ExecutorDefinition,
+    partitions: dg.PartitionsDefinition[str] | None,
+) -> dg.JobDefinition:
+    plans = _plans(dag, spec)
+    ops, dependencies = [], {}
+    for step in steps(spec):
+        name = op_name(spec.name, step.name)
+        ops.append(_task_op(plans[step.name], name))
+        invocation = dg.NodeInvocation(name, hook_defs=task_hooks(spec.name, step.name, step.task.hooks))
+        dependencies[invocation] = {
+            f"after_{need}": dg.DependencyDefinition(op_name(spec.name, need), "done") for need in step.needs
+        }
+    graph = dg.GraphDefinition(
+        name=spec.name, description=spec.description or None, node_defs=ops, dependencies=dependencies
+    )
+    return graph.to_job(executor_def=executor, tags=spec.tags, partitions_def=partitions)
+
+
+def _task_op(plan: TaskPlan, name: str) -> dg.OpDefinition:
+    def compute(context: dg.OpExecutionContext, _inputs: Any) -> Any:
+        yield from execute(plan, context)
+
+    return dg.OpDefinition(
+        name=name,
+        compute_fn=compute,
+        ins={f"after_{need}": dg.In(dg.Nothing) for need in plan.step.needs},
+        outs={"done": dg.Out(dg.Nothing, is_required=plan.step.task.when is None)},
+        description=plan.step.task.description or None,
+        required_resource_keys=set(plan.resources),
+        tags=step_tags(plan.step),
+        retry_policy=retry_policy(plan.step.retry),
+        pool=plan.step.task.pool,
+    )
+
+
+def _schedule(
+    spec: DagSpec, wanted: ScheduleSpec, job: Any, partitions: dg.PartitionsDefinition[str] | None
+) -> dg.ScheduleDefinition:
+    status = dg.DefaultScheduleStatus.RUNNING if wanted.enabled else dg.DefaultScheduleStatus.STOPPED
+
+    def requests(context: dg.ScheduleEvaluationContext) -> Any:
+        if partitions is None:
+            return dg.RunRequest()
+        if isinstance(partitions, dg.StaticPartitionsDefinition):
+            return [dg.RunRequest(partition_key=key) for key in partitions.get_partition_keys()]
+        last = _last_partition(partitions, context.scheduled_execution_time)
+        return dg.RunRequest(partition_key=last) if last else dg.SkipReason("no partition is complete yet")
+
+    return dg.ScheduleDefinition(
+        name=f"{spec.name}_schedule",
+        job=job,
+        cron_schedule=wanted.cron,
+        execution_timezone=wanted.timezone,
+        default_status=status,
+        execution_fn=requests,
+    )
+
+
+def _last_partition(partitions: Any, now: datetime) -> str | None:
+    last: str | None = partitions.get_last_partition_key(current_time=now)
+    return last
