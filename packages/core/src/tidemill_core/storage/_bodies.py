@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from tidemill_core.storage._base import Body
 from tidemill_core.storage.errors import KeyRefused
 
+T = TypeVar("T")
+
 MAX_KEY_BYTES = 1024
+_PARTS_AT_ONCE = 4
 
 
 def checked_key(url: str, key: str) -> str:
@@ -74,3 +79,35 @@ def _read_exactly(file: BinaryIO, size: int) -> bytes:
         pieces.append(piece)
         missing -= len(piece)
     return b"".join(pieces)
+
+
+def part_size(body: Body, least_bytes: int, most_parts: int) -> int:
+    """Choose the bytes per part so that a body of known size fits into `most_parts`."""
+    if isinstance(body, Path):
+        size = body.stat().st_size
+    elif isinstance(body, bytes | memoryview):
+        size = len(body)
+    else:
+        return 2 * least_bytes
+    return max(least_bytes, -(-size // most_parts))
+
+
+def in_parallel(send: Callable[[int, bytes | memoryview], T], parts: Iterable[bytes | memoryview]) -> list[T]:
+    """Send parts, numbered from 1, a few at a time; memory holds no more than those.
+
+    Returns:
+        What `send` gave, in order of the parts.
+    """
+    done: list[T] = []
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(_PARTS_AT_ONCE, thread_name_prefix="upload") as pool:
+        try:
+            for number, part in enumerate(parts, 1):
+                if len(waiting) == _PARTS_AT_ONCE:
+                    done.append(waiting.popleft().result())
+                waiting.append(pool.submit(send, number, part))
+            done.extend(each.result() for each in waiting)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return done

@@ -31,8 +31,14 @@ class StoreRefused(StorageError, PermanentError):
 
 
 class StoreUnavailable(StorageError, TransientError):
-    """The store is throttling, overloaded or not reachable; the same call may succeed later."""
+    """The store is throttling, overloaded or not reachable; the same call may succeed later.
 
-    def __init__(self, url: str, doing: str, reason: str, *, retry_after_s: float | None = None) -> None:
-        self.url, self.retry_after_s = url, retry_after_s
+    Attributes:
+        is_unclear: The request may have been carried out, although no answer came.
+    """
+
+    def __init__(
+        self, url: str, doing: str, reason: str, *, retry_after_s: float | None = None, is_unclear: bool = False
+    ) -> None:
+        self.url, self.retry_after_s, self.is_unclear = url, retry_after_s, is_unclear
         super().__init__(f"{url} could not {doing}: {reason}; try again")

@@ -1,5 +1,5 @@
 """A folder as an object store: atomic durable writes, sorted walks, keys that cannot leave the folder."""
-# ruff: noqa: PTH - descriptors, links and exact errno matter here; pathlib hides them
+# ruff: noqa: PTH100, PTH104, PTH108, PTH118, PTH123 - descriptors, links and errno matter here; pathlib hides them
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class CheckpointStoreSuite(Suite):
     def test_it_behaves_as_a_dictionary_with_versions_through_crashes(self, reopen: Reopen) -> None:
         """A Hypothesis state machine: saves, conditional saves, deletes, scans and crashes in any order."""
         run_state_machine_as_test(
-            lambda: CheckpointMachine(reopen),  # type: ignore[arg-type,return-value]
+            lambda: CheckpointMachine(reopen),  # type: ignore[arg-type]
             settings=settings(
                 max_examples=15,
                 stateful_step_count=30,
