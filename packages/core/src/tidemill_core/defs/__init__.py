@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tidemill_core.defs.assets_component import AssetsComponent
     from tidemill_core.defs.component import ConfigComponent
     from tidemill_core.defs.dag_component import DagComponent
     from tidemill_core.defs.executor import executor_by_name, threads_executor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AssetsComponent",
     "ConfigComponent",
     "DagComponent",
     "HttpResource",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AssetsComponent": "assets_component",
     "ConfigComponent": "component",
     "DagComponent": "dag_component",
     "HttpResource": "resources",

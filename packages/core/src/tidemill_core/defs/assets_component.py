@@ -1,0 +1,60 @@
+"""Put assets written in Python into a DAG file or a ``defs.yaml``, with their inputs and IO managers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from tidemill_core.config import Config
+from tidemill_core.dag.callables import import_callable
+from tidemill_core.defs.component import ConfigComponent
+from tidemill_core.errors import ConfigError
+
+
+class AssetsConfig(Config):
+    """Which Python assets to load."""
+
+    load: tuple[str, ...] = Field(min_length=1)
+    """References ``package.module:name`` of assets, asset checks, or lists of them."""
+
+
+class AssetsComponent(ConfigComponent):
+    """Load assets and checks that are written in Python.
+
+    An asset that takes frames and returns one through IO managers stays an ordinary
+    ``@dg.asset``; a DAG file adds order, retries and pools:
+
+        - name: delays
+          use: tidemill_core.AssetsComponent
+          with: {load: ["my_project.marts:delays"]}
+          needs: [weather]
+    """
+
+    config_type = AssetsConfig
+    example = {"load": ["my_project.marts:delays"]}
+    tags = ("python",)
+    produces = ("asset", "asset_check")
+
+    def build(self, config: AssetsConfig, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Import and collect.
+
+        Raises:
+            ConfigError: A reference names something else.
+        """
+        found = [(reference, each) for reference in config.load for each in _flat(import_callable(reference, Path.cwd()))]
+        for reference, each in found:
+            if not isinstance(each, dg.AssetsDefinition | dg.AssetSpec | dg.AssetChecksDefinition):
+                raise ConfigError(f"{reference} is a {type(each).__name__}, not an asset or an asset check")
+        checks = [each for _, each in found if isinstance(each, dg.AssetChecksDefinition)]
+        assets = [each for _, each in found if not isinstance(each, dg.AssetChecksDefinition)]
+        return dg.Definitions(assets=assets, asset_checks=checks)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _flat(each)
+    else:
+        yield value
