@@ -11,9 +11,17 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from tidemill_core.postgres import ColumnRefused, CopyWriter, Policy, ValueRefused, connect, copy_into, create_table
-from tidemill_core.postgres import column_types, faults
+from tidemill_core.postgres import (
+    ColumnRefused,
+    CopyWriter,
+    Policy,
+    ValueRefused,
+    column_types,
+    connect,
+    copy_into,
+    create_table,
+    faults,
+)
 
 D = Decimal
 TEXT = st.text(st.characters(blacklist_characters="\x00", blacklist_categories=("Cs",)), max_size=20)
@@ -66,7 +74,10 @@ TYPES = [
     (pa.timestamp("us"), INSTANT),
     (pa.timestamp("ns"), st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2250, 1, 1))),
     (pa.timestamp("us", "UTC"), INSTANT.map(lambda t: t.replace(tzinfo=dt.UTC))),
-    (pa.timestamp("ns", "America/New_York"), st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2250, 1, 1)).map(lambda t: t.replace(tzinfo=dt.UTC))),
+    (
+        pa.timestamp("ns", "America/New_York"),
+        st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2250, 1, 1)).map(lambda t: t.replace(tzinfo=dt.UTC)),
+    ),
     (pa.duration("s"), st.integers(-(10**9), 10**9).map(lambda s: dt.timedelta(seconds=s))),
     (pa.duration("us"), st.integers(-(10**15), 10**15).map(lambda us: dt.timedelta(microseconds=us))),
     (pa.duration("ns"), st.integers(-(10**15), 10**15).map(lambda us: dt.timedelta(microseconds=us))),
@@ -116,10 +127,16 @@ def _same(expected, found):
         return (math.isnan(expected) and math.isnan(found)) or expected == found
     if isinstance(expected, list):
         return len(expected) == len(found) and all(map(_same, expected, found))
-    return expected == found and (not isinstance(expected, Decimal) or expected.is_signed() == found.is_signed() or not expected)
+    return expected == found and (
+        not isinstance(expected, Decimal) or expected.is_signed() == found.is_signed() or not expected
+    )
 
 
-@settings(max_examples=int(os.environ.get("TIDEMILL_EXAMPLES", "120")), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=int(os.environ.get("TIDEMILL_EXAMPLES", "80")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(given_table=_tables())
 def test_every_type_comes_back_equal(conn, given_table):
     table, values, _ = given_table
@@ -128,7 +145,7 @@ def test_every_type_comes_back_equal(conn, given_table):
 
     result = copy_into(conn, "t", table)
 
-    found = conn.execute("SELECT * FROM t ORDER BY ctid").fetchall()
+    found = conn.cursor(binary=True).execute("SELECT * FROM t ORDER BY ctid").fetchall()
     conn.commit()
     assert result.rows == len(found) == table.num_rows
     for column, expected in enumerate(values):
@@ -249,7 +266,10 @@ def test_a_column_without_an_exact_way_is_refused_by_name(conn, sql, array):
 
 @pytest.mark.parametrize(
     ("policy", "texts"),
-    [("floor", ["1969-12-31 23:59:59.999999", "1970-01-01 00:00:00.000001"]), ("round", ["1970-01-01 00:00:00", "1970-01-01 00:00:00.000002"])],
+    [
+        ("floor", ["1969-12-31 23:59:59.999999", "1970-01-01 00:00:00.000001"]),
+        ("round", ["1970-01-01 00:00:00", "1970-01-01 00:00:00.000002"]),
+    ],
 )
 def test_nanoseconds_follow_the_policy(conn, policy, texts):
     array = pa.array([-1, 1_500], pa.timestamp("ns"))
@@ -307,7 +327,11 @@ def test_large_batches_of_changing_layout_go_in_parts(conn):
         rows = writer.write(first) + writer.write(second.select(["c", "n"])) + writer.write(first.slice(0, 0))
 
     assert rows == writer.rows == 150_002
-    assert conn.execute("SELECT count(*), count(c), sum(n) FROM t").fetchone() == (150_002, 150_001, 150_000 * 149_999 // 2 + 3)
+    assert conn.execute("SELECT count(*), count(c), sum(n) FROM t").fetchone() == (
+        150_002,
+        150_001,
+        150_000 * 149_999 // 2 + 3,
+    )
 
 
 def test_a_zero_row_copy_is_a_copy(conn):

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tidemill_core.errors import ConfigError
 from tidemill_core.postgres import TableName, check_identifier, dataset_urn, ddl_for, quote, redact, safe_identifiers
 from tidemill_core.postgres.connection import is_transient
@@ -109,7 +108,9 @@ def test_an_arrow_type_gets_a_column_that_holds_it_exactly(type_, sql):
 
 
 def test_ddl_names_keys_overrides_and_required_columns():
-    schema = pa.schema([pa.field("id", pa.int64()), pa.field('we"ird', pa.string(), nullable=False), ("x", pa.float64())])
+    schema = pa.schema(
+        [pa.field("id", pa.int64()), pa.field('we"ird', pa.string(), nullable=False), ("x", pa.float64())]
+    )
 
     statement = ddl_for("raw.t", schema, ("id",), types={"x": "numeric(18, 2)"})
 
@@ -125,7 +126,9 @@ def test_an_override_that_is_more_than_a_type_is_refused(text):
         check_type(text)
 
 
-@pytest.mark.parametrize("text", ["text", "numeric(18,2)", "double precision", "timestamp(3) with time zone", "int[]", "public.color"])
+@pytest.mark.parametrize(
+    "text", ["text", "numeric(18,2)", "double precision", "timestamp(3) with time zone", "int[]", "public.color"]
+)
 def test_a_plain_type_is_taken(text):
     assert check_type(text) == text
 
@@ -180,7 +183,16 @@ def test_urls_lose_their_password():
 
 @pytest.mark.parametrize(
     ("state", "transient"),
-    [("40001", True), ("40P01", True), ("08006", True), ("57P01", True), ("53300", True), ("23505", False), ("42P01", False), (None, False)],
+    [
+        ("40001", True),
+        ("40P01", True),
+        ("08006", True),
+        ("57P01", True),
+        ("53300", True),
+        ("23505", False),
+        ("42P01", False),
+        (None, False),
+    ],
 )
 def test_the_sqlstate_tells_whether_to_try_again(state, transient):
     assert is_transient(state) is transient

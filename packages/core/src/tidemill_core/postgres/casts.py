@@ -192,7 +192,7 @@ def _decimal_fit(target: ColumnType, policy: Policy) -> Callable[[Decimal], Deci
         made = value.quantize(Decimal(1).scaleb(-target.scale), rounding=ROUND_HALF_UP, context=exact)
         if made != value and policy.digits == "error":
             raise ValueError(f"{value} has more digits than {target.type} keeps")
-        if abs(made) >= Decimal(1).scaleb(target.precision - target.scale):
+        if made.copy_abs() >= Decimal(1).scaleb(target.precision - target.scale):  # abs() rounds to 28 digits
             raise ValueError(f"{value} is too large for {target.type}")
         return made if target.scale >= 0 else made.quantize(Decimal(1), context=exact)
 
