@@ -237,7 +237,7 @@ def _references(task: RawTask) -> Iterator[tuple[str, tuple[str, ...] | ConfigFa
             yield "when", task.fault(str(error), "when")
 
 
-def _wrong_reference(
+def _wrong_reference(  # noqa: PLR0911 - one return per scope
     parts: tuple[str, ...], key: str, task: RawTask, dag: RawDag, tasks: Mapping[str, RawTask], upstream: set[str]
 ) -> str:
     scope, rest, text = parts[0], parts[1:], ".".join(parts)

@@ -90,5 +90,5 @@ def _fill(task: TaskSpec, values: Mapping[str, Scalar]) -> TaskSpec:
 def _condition(text: str, values: Mapping[str, Scalar]) -> str:
     """Put matrix values into a condition as literals."""
     for name, value in values.items():
-        text = re.sub(rf"\$\{{\s*matrix\.{name}\s*\}}|\bmatrix\.{name}\b", lambda _, value=value: repr(value), text)
+        text = repr(value).join(re.split(rf"\$\{{\s*matrix\.{name}\s*\}}|\bmatrix\.{name}\b", text))
     return text

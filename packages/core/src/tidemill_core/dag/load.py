@@ -106,17 +106,17 @@ def loaded_dag(
     faults: list[ConfigFault] = []
     included = list(_included(document, file, env, faults))
     spec = _validated(document, DagSpec, faults)
-    fragments = [_validated(each, Fragment, faults) for each in included]
+    fragments = [part for each in included if (part := _validated(each, Fragment, faults)) is not None]
     folder = file.absolute().parent if file else None
     raw = _raw(document, included, folder)
     faults += dag_faults(raw)
     if faults or spec is None:
         raise ConfigFaults(faults)
-    parts = [part for part in fragments if part is not None]
+    parts: list[DagSpec | Fragment] = [*fragments, spec]
     merged = spec.model_copy(
         update={
-            "params": {name: value for part in (*parts, spec) for name, value in part.params.items()},
-            "tasks": tuple(task for part in (*parts, spec) for task in part.tasks),
+            "params": {name: value for part in parts for name, value in part.params.items()},
+            "tasks": tuple(task for part in parts for task in part.tasks),
         }
     )
     return LoadedDag(spec=merged, file=file, place=document.place(()))

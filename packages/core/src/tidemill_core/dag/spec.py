@@ -103,7 +103,7 @@ class WebhookHook(Config):
     """Marks a webhook."""
     url: str = Field(pattern=r"^https?://")
     """Where to post; keep secrets in `${ENV}` variables."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default={})
     """Extra headers."""
     timeout_s: float = Field(default=10.0, gt=0)
     """Seconds before giving up; a hook that fails never fails the run."""
@@ -141,9 +141,9 @@ class TaskDefaults(Config):
     """Seconds a task may take."""
     pool: str | None = None
     """Concurrency pool."""
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default={})
     """Tags added to each task."""
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default={})
     """Environment variables added for commands."""
     cwd: str | None = None
     """Working directory of commands, relative to the file."""
@@ -166,11 +166,11 @@ class TaskSpec(Config):
     """An installed component type, such as `tidemill_loader.LoadComponent`."""
     with_: dict[str, JsonValue] = Field(default={}, alias="with")
     """Attributes of the component named by `use`."""
-    arguments: dict[str, JsonValue] = {}
+    arguments: dict[str, JsonValue] = Field(default={})
     """Keyword arguments of the callable."""
     resources: tuple[str, ...] | None = None
     """Keys of the resources the callable takes as parameters of the same name."""
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default={})
     """Environment variables of the command, added to the run's own."""
     cwd: str | None = None
     """Working directory of the command, relative to the file."""
@@ -186,13 +186,13 @@ class TaskSpec(Config):
     """Retry rule, or just the number of retries."""
     pool: str | None = None
     """Concurrency pool whose slots it takes."""
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default={})
     """Tags of the step; `dagster/priority` orders ready tasks."""
     when: str | None = None
     """Condition, such as `params.full and outputs.extract.rows > 0`; if false the task and what needs it is skipped."""
     trigger: TriggerRule = "all_success"
     """When to start, given how the needed tasks ended; anything but all_success needs the threads executor."""
-    matrix: dict[Identifier, list[Scalar]] = {}
+    matrix: dict[Identifier, list[Scalar]] = Field(default={})
     """Fan out: one copy per combination, `${matrix.name}` in its texts."""
     outputs: tuple[Identifier, ...] = ()
     """Names of values it returns, for `${outputs.task.name}` in later tasks."""
@@ -215,7 +215,7 @@ class TaskSpec(Config):
 class Fragment(Config):
     """Tasks and parameters that several DAGs include."""
 
-    params: dict[Identifier, ParamSpec] = {}
+    params: dict[Identifier, ParamSpec] = Field(default={})
     """Parameters added to the including DAG."""
     tasks: tuple[TaskSpec, ...] = ()
     """Tasks put before those of the including DAG."""
@@ -232,7 +232,7 @@ class DagSpec(Config):
     """`asset`: each task makes an asset; `op`: a graph of side effects."""
     include: tuple[str, ...] = ()
     """Files of tasks and parameters to put in, relative to this file."""
-    params: dict[Identifier, ParamSpec] = {}
+    params: dict[Identifier, ParamSpec] = Field(default={})
     """Parameters of a run."""
     defaults: TaskDefaults = TaskDefaults()
     """Values for tasks that do not say otherwise."""
@@ -244,7 +244,7 @@ class DagSpec(Config):
     """Sensors to load with it, `package.module:sensor`."""
     partitions: Partitions | None = None
     """Partitions of its assets."""
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default={})
     """Tags of every run."""
     hooks: Hooks = Hooks()
     """What to do when a run has ended."""

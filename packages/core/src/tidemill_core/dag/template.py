@@ -139,7 +139,7 @@ def _dotted(node: ast.expr, text: str) -> tuple[str, ...]:
     raise TemplateError(f"bad condition {text!r}: {ast.unparse(node)!r} is not allowed")
 
 
-def _evaluate(node: ast.expr, text: str, scopes: Values) -> Any:
+def _evaluate(node: ast.expr, text: str, scopes: Values) -> Any:  # noqa: PLR0911 - one return per kind of node
     match node:
         case ast.Constant():
             return node.value

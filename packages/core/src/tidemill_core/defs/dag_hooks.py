@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -63,8 +63,17 @@ def task_hooks(dag: str, task: str, hooks: Hooks) -> set[dg.HookDefinition]:
             facts = {"dag": dag, "id": context.run_id, "status": status, "task": task}
             run_hooks(wanted, facts, context.log)
 
-        found.add(decorator(name=f"{dag}__{task}__on_{status}")(lambda context, fire=fire: fire(context)))
+        found.add(decorator(name=f"{dag}__{task}__on_{status}")(_only_context(fire)))
     return found
+
+
+def _only_context(fire: Callable[[dg.HookContext], None]) -> Callable[[dg.HookContext], None]:
+    """Hide the default arguments, which Dagster would take for inputs."""
+
+    def hook(context: dg.HookContext) -> None:
+        fire(context)
+
+    return hook
 
 
 def run_sensors(dag: str, hooks: Hooks, job: Any) -> list[dg.SensorDefinition]:

@@ -56,11 +56,11 @@ def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
     task = plan.step.task
     scopes = _scopes(plan, context)
     if task.when and not holds(task.when, scopes):
-        context.log.info(f"task {plan.step.name} is skipped: {task.when} is false")
+        context.log.info("task %s is skipped: %s is false", plan.step.name, task.when)
         return
     try:
         result = _run(plan, context, scopes) if task.run is not None else _call(plan, context, scopes)
-        yield from _results(plan, context, result)
+        yield from _results(plan, result)
     except dg.Failure:
         raise
     except dg.RetryRequested:
@@ -178,7 +178,7 @@ def _call(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> Any:
     return function(**arguments)
 
 
-def _results(plan: TaskPlan, context: Context, result: Any) -> Iterator[Any]:
+def _results(plan: TaskPlan, result: Any) -> Iterator[Any]:
     """Turn what the work returned into what Dagster records."""
     if inspect.isgenerator(result):
         events = list(result)
@@ -192,7 +192,7 @@ def _results(plan: TaskPlan, context: Context, result: Any) -> Iterator[Any]:
         values = {name: getattr(value, "value", value) for name, value in metadata.items()}
     elif isinstance(result, dg.Output):
         metadata = dict(result.metadata)
-        values = result.value if isinstance(result.value, Mapping) else _single(plan, result.value)
+        values = dict(result.value) if isinstance(result.value, Mapping) else _single(plan, result.value)
     elif isinstance(result, Mapping):
         values = dict(result)
         metadata = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}

@@ -41,7 +41,8 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode, get_retries_config
 from dagster._core.execution.step_dependency_config import StepDependencyConfig, get_step_dependency_config_field
 from dagster._core.execution.tags import get_tag_concurrency_limits_config
-from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
+from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster_shared.error import SerializableErrorInfo
 
 from tidemill_core.errors import ConfigError
 
@@ -62,9 +63,9 @@ def default_max_concurrent() -> int:
     name="threads",
     config_schema={
         "max_concurrent": dg.Field(dg.Noneable(int), default_value=None, description="Steps that run at once."),
-        "tag_concurrency_limits": get_tag_concurrency_limits_config(),
-        "retries": get_retries_config(),
-        "step_dependency_config": get_step_dependency_config_field(),
+        "tag_concurrency_limits": get_tag_concurrency_limits_config(),  # type: ignore[no-untyped-call]
+        "retries": get_retries_config(),  # type: ignore[no-untyped-call]
+        "step_dependency_config": get_step_dependency_config_field(),  # type: ignore[no-untyped-call]
         "stop_grace_s": dg.Field(
             float, default_value=30.0, description="Seconds a step may take to stop before its thread is left behind."
         ),
@@ -77,7 +78,7 @@ def threads_executor(context: dg.InitExecutorContext) -> dg.Executor:
     ``dg.Definitions(executor=threads_executor)``, on a job, or configured:
     ``threads_executor.configured({"max_concurrent": 20})``.
     """
-    config = context.executor_config
+    config: Mapping[str, Any] = context.executor_config
     retries = RetryMode.from_config(config["retries"])
     assert retries is not None
     return ThreadsExecutor(
@@ -332,7 +333,7 @@ class _Loop:
         )
         event = DagsterEvent.step_failure_event(
             step_context=self.job_context.for_step(running.context.step),
-            step_failure_data=StepFailureData(error=error, user_failure_data=None),
+            step_failure_data=StepFailureData(error, None),  # type: ignore[no-untyped-call]
         )
         self.active.handle_event(event)
         return event
@@ -446,9 +447,11 @@ def _work(running: _Running, messages: "SimpleQueue[tuple[_Running, DagsterEvent
 def _timed_out(running: _Running) -> type[BaseException]:
     """Make the exception for one step; only a class can be raised in another thread."""
     text = f"step {running.key} took longer than its {running.timeout_s:g} s"
-    return type(
-        "StepTimedOut", (StepTimedOut, TimeoutError), {"__init__": lambda self: TimeoutError.__init__(self, text)}
-    )
+
+    def init(self: TimeoutError) -> None:
+        TimeoutError.__init__(self, text)
+
+    return type("StepTimedOut", (StepTimedOut, TimeoutError), {"__init__": init})
 
 
 def _raise_in(thread: threading.Thread | None, reason: type[BaseException]) -> bool:
@@ -470,7 +473,8 @@ def _capture_logs(
     """Capture stdout and stderr of the process for the whole run, as `in_process` does."""
     manager = job_context.instance.compute_log_manager
     keys = [step.key for step in execution_plan.get_steps_to_execute_in_topo_order()]
-    log_key = manager.build_log_key_for_run(job_context.run_id, create_compute_log_file_key())
+    file_key = create_compute_log_file_key()  # type: ignore[no-untyped-call]
+    log_key = manager.build_log_key_for_run(job_context.run_id, file_key)
     try:
         captured = stack.enter_context(manager.capture_logs(log_key))
         yield DagsterEvent.capture_logs(job_context, keys, log_key, captured)

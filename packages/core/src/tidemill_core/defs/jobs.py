@@ -161,10 +161,10 @@ def _params_resource(spec: DagSpec) -> dict[str, dg.ResourceDefinition]:
         return {}
 
     def fields(param: ParamSpec) -> dg.Field:
-        default = {} if param.default is None else {"default_value": param.default}
-        return dg.Field(
-            _FIELDS[param.type], is_required=param.default is None, description=param.description, **default
-        )
+        kind = _FIELDS[param.type]
+        if param.default is None:
+            return dg.Field(kind, is_required=True, description=param.description)
+        return dg.Field(kind, default_value=param.default, description=param.description)
 
     def values(context: dg.InitResourceContext) -> dict[str, Any]:
         return bind(spec.params, context.resource_config, dag=spec.name)
