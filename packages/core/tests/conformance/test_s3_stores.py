@@ -1,5 +1,7 @@
 """The S3 store keeps the contract on real servers."""
 
+from typing import ClassVar
+
 import pytest
 from tidemill_core.storage import open_store
 from tidemill_core.testing.suites import ObjectStoreSuite
@@ -10,11 +12,11 @@ _REFUSED = "versitygw keeps objects as files and refuses this key"
 
 
 class TestS3StoreOnS3Mock(ObjectStoreSuite):
-    gaps = {
+    gaps: ClassVar = {
         "test_keys_are_listed_in_utf8_order": "S3Mock sorts keys as UTF-16",
         f"{_UNTAMED}[backslash]": "Tomcat refuses an escaped backslash in a path",
     }
-    races = {
+    races: ClassVar = {
         "test_if_absent_has_one_winner": "S3Mock checks and writes without a lock",
         "test_if_match_loses_no_update": "S3Mock checks and writes without a lock",
     }
@@ -26,7 +28,7 @@ class TestS3StoreOnS3Mock(ObjectStoreSuite):
 
 
 class TestS3StoreOnVersityGw(ObjectStoreSuite):
-    gaps = {
+    gaps: ClassVar = {
         f"{_UNTAMED}[marker]": _REFUSED,
         f"{_UNTAMED}[dot-dot-alone]": _REFUSED,
         f"{_UNTAMED}[double-slash]": _RENAMED,

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from threading import Lock
+from typing import cast
 from urllib.parse import quote
 
 import urllib3
@@ -81,7 +82,7 @@ class Endpoint:
         self.host = parts.netloc or ""
         self.base_path = (parts.path or "").rstrip("/")
         self.origin = f"{parts.scheme}://{parts.netloc}"
-        self._store_url, self._sign = store_url, sign
+        self.store_url, self._sign = store_url, sign
         self._pool: urllib3.HTTPConnectionPool | None = None
         self._lock = Lock()
         self._retry = RetryPolicy(attempts=4, delay_s=0.3, max_delay_s=5)
@@ -121,7 +122,7 @@ class Endpoint:
             while chunk := response.read(chunk_bytes, decode_content=False):
                 yield chunk
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise StoreUnavailable(self._store_url, request.doing, f"the connection broke ({_short(error)})") from error
+            raise StoreUnavailable(self.store_url, request.doing, f"the connection broke ({_short(error)})") from error
         finally:
             response.close()
             response.release_conn()
@@ -140,7 +141,7 @@ class Endpoint:
             return self._connections().urlopen(
                 request.method,
                 target,
-                body=request.body or (b"" if request.method in {"PUT", "POST"} else None),
+                body=cast("bytes | None", _body(request)),
                 headers=headers,
                 retries=False,
                 redirect=False,
@@ -153,7 +154,7 @@ class Endpoint:
                 error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
             )
             raise StoreUnavailable(
-                self._store_url, request.doing, f"{self.origin} gave no answer ({_short(error)})", is_unclear=is_unclear
+                self.store_url, request.doing, f"{self.origin} gave no answer ({_short(error)})", is_unclear=is_unclear
             ) from error
 
     def _connections(self) -> urllib3.HTTPConnectionPool:
@@ -165,19 +166,19 @@ class Endpoint:
 
     def _failure(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> StorageError:
         if status == HTTPStatus.NOT_FOUND and request.key is not None and b"NoSuchBucket" not in body:
-            return ObjectNotFound(self._store_url, request.key)
+            return ObjectNotFound(self.store_url, request.key)
         if status in {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.NOT_MODIFIED} and request.key is not None:
-            return PreconditionFailed(self._store_url, request.key)
+            return PreconditionFailed(self.store_url, request.key)
         reason = body[:300].decode("utf-8", "replace").replace("\n", " ")
         if status in _THROTTLED or status in _OVERLOADED:
             return StoreUnavailable(
-                self._store_url,
+                self.store_url,
                 request.doing,
                 f"HTTP {status} {reason}".rstrip(),
                 retry_after_s=_retry_after(headers.get("Retry-After")),
                 is_unclear=status in _OVERLOADED,
             )
-        return StoreRefused(self._store_url, request.doing, status=status, reason=reason)
+        return StoreRefused(self.store_url, request.doing, status=status, reason=reason)
 
 
 def http_date(text: str | None) -> datetime:
@@ -199,6 +200,11 @@ def sliced(reply: Reply, start: int, end: int | None) -> bytes:
     if reply.status == HTTPStatus.PARTIAL_CONTENT:
         return reply.body
     return reply.body[start:end]
+
+
+def _body(request: Request) -> bytes | memoryview | None:
+    """The body to send; urllib3 takes any buffer, whatever its annotation says."""
+    return request.body if len(request.body) or request.method in {"PUT", "POST"} else None
 
 
 def _is_worth_repeating(request: Request, error: BaseException) -> bool:

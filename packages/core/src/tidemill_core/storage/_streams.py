@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
+from tidemill_core.errors import PreconditionFailed
 from tidemill_core.storage._http import Endpoint, Request
 from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
 
@@ -35,7 +36,11 @@ def resumed(
         before = done
         try:
             response = endpoint.open(request)
-            etag = etag or (response.headers.get(etag_header) or "").strip('"') or None
+            found = (response.headers.get(etag_header) or "").strip('"') or None
+            if etag and found and found != etag:
+                response.close()
+                raise PreconditionFailed(endpoint.store_url, request.key or "")
+            etag = etag or found
             for chunk in endpoint.chunks(response, request, chunk_bytes):
                 done += len(chunk)
                 yield chunk

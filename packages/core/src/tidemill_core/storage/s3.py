@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import md5
@@ -257,7 +257,7 @@ class S3Store:
                 ) from error
             raise
 
-    def _delete_many(self, keys: list[str]) -> None:
+    def _delete_many(self, keys: Sequence[str]) -> None:
         items = "".join(f"<Object><Key>{_xml_text(self._base + key)}</Key></Object>" for key in keys)
         body = f"<Delete><Quiet>true</Quiet>{items}</Delete>".encode()
         digest = b64encode(md5(body, usedforsecurity=False).digest()).decode()
