@@ -1,0 +1,411 @@
+"""Ask an untrusted API for pages: paced, retried, pinned to known hosts, and never showing a secret.
+
+httpx stands behind `Transport`; no type of its appears outside `HttpxTransport`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+
+import orjson
+from tidemill_core.lifecycle import StopToken
+from tidemill_core.retry import Retry
+from tidemill_core.telemetry.redact import redact
+
+from tidemill_ingest_api import config, metrics
+from tidemill_ingest_api.errors import (
+    InvalidResponse,
+    ResponseTooLarge,
+    UntrustedUrl,
+    UpstreamRefused,
+    UpstreamThrottled,
+    UpstreamUnavailable,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+NOT_MODIFIED = 304
+_WINDOW_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_SHOWN_BODY = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """An answer; header names are lower case, the body is decompressed, `value` is its JSON (status 200)."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    value: Any = None
+
+
+class Transport(Protocol):
+    """Sends one GET and reads the whole answer; does not follow redirects or try again."""
+
+    def get(self, url: str, headers: Mapping[str, str], *, max_bytes: int) -> Response:
+        """Send a GET.
+
+        Raises:
+            UpstreamUnavailable: No whole answer came.
+            ResponseTooLarge: It is larger than `max_bytes`.
+        """
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+class HttpxTransport:
+    """The real transport."""
+
+    def __init__(self, http: config.HttpConfig) -> None:
+        import httpx
+
+        limits = httpx.Limits(max_connections=http.concurrency, max_keepalive_connections=http.concurrency)
+        self._client = httpx.Client(timeout=http.timeout_s, follow_redirects=False, limits=limits)
+
+    def get(self, url: str, headers: Mapping[str, str], *, max_bytes: int) -> Response:
+        """Send a GET and read at most `max_bytes`."""
+        import httpx
+
+        try:
+            with self._client.stream("GET", url, headers=dict(headers)) as answer:
+                body = _read(answer, shown(url), max_bytes)
+                lower = {name.lower(): value for name, value in answer.headers.items()}
+                return Response(url=url, status=answer.status_code, headers=lower, body=body)
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise UpstreamUnavailable(shown(url), redact(f"{type(error).__name__} {error}".strip())) from None
+        except httpx.InvalidURL as error:
+            raise UntrustedUrl(shown(url), "the configuration", f"which is no URL ({error})") from None
+
+    def close(self) -> None:
+        """Close the connection pool."""
+        self._client.close()
+
+
+def _read(answer: httpx.Response, url: str, max_bytes: int) -> bytes:
+    declared = answer.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise ResponseTooLarge(url, max_bytes)
+    parts, size = [], 0
+    for part in answer.iter_bytes():
+        size += len(part)
+        if size > max_bytes:
+            raise ResponseTooLarge(url, max_bytes)
+        parts.append(part)
+    return b"".join(parts)
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What a client did, for reports."""
+
+    requests: int = 0
+    retries: int = 0
+    bytes: int = 0
+    wait_s: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, *, requests: int = 0, retries: int = 0, bytes_: int = 0, wait_s: float = 0.0) -> None:
+        """Count; safe from several threads."""
+        with self._lock:
+            self.requests += requests
+            self.retries += retries
+            self.bytes += bytes_
+            self.wait_s += wait_s
+
+
+class Pacer:
+    """Says how long to wait before the next request."""
+
+    def __init__(
+        self,
+        rate: config.RateConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._rate, self._clock, self._wall = rate, clock, wall
+        count, _, window = (rate.limit or "0/s").partition("/")
+        self._count, self._window_s = int(count), _WINDOW_S[window]
+        self._sent: deque[float] = deque()
+        self._blocked_until = 0.0
+        self._lock = threading.Lock()
+
+    def take(self) -> float:
+        """Reserve one request; returns the seconds to wait before sending it."""
+        with self._lock:
+            now = self._clock()
+            at = max(now, self._blocked_until)
+            if self._count:
+                while self._sent and self._sent[0] <= at - self._window_s:
+                    self._sent.popleft()
+                if len(self._sent) >= self._count:
+                    at = self._sent[-self._count] + self._window_s
+                self._sent.append(at)
+            return at - now
+
+    def observe(self, headers: Mapping[str, str]) -> float | None:
+        """Read the API's own limit; returns the seconds until its window starts anew when none is left."""
+        left = headers.get((self._rate.remaining_header or "").lower(), "")
+        reset = headers.get((self._rate.reset_header or "").lower(), "")
+        if left.strip() != "0" or not _is_number(reset):
+            return None
+        wait_s = float(reset) - (self._wall() if self._rate.reset_unit == "epoch" else 0.0)
+        if wait_s <= 0:
+            return None
+        with self._lock:
+            self._blocked_until = max(self._blocked_until, self._clock() + wait_s)
+        return wait_s
+
+
+class Client:
+    """Fetches pages of one source.
+
+    Args:
+        source: Its configuration.
+        base_url: Its base URL, looked up.
+        transport: Sends requests; default httpx.
+        stop: Ends waits early.
+        sleep: Replaces waiting, in tests.
+        wall: Seconds since 1970, for dates in headers.
+    """
+
+    def __init__(
+        self,
+        source: config.SourceConfig,
+        base_url: str,
+        *,
+        transport: Transport | None = None,
+        stop: StopToken | None = None,
+        sleep: Callable[[float], object] | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.source, self.base_url = source, base_url
+        self.traffic = Traffic()
+        self._transport = transport or HttpxTransport(source.http)
+        self._stop = stop or StopToken()
+        self._sleep, self._wall = sleep, wall
+        self._pacer = Pacer(source.http.rate, wall=wall)
+        throttled = source.http.rate.throttled_text
+        self._throttled = re.compile(throttled.encode()) if throttled else None
+        self._origin = _origin(base_url)
+        self._allowed = frozenset(host.lower() for host in source.allowed_hosts)
+        self._secret_param = source.auth.name if _in_query(source.auth) else None
+
+    def get(self, url: str, *, stream: str, headers: Mapping[str, str] | None = None) -> Response:
+        """Fetch one page: status 200 or 304.
+
+        Raises:
+            UpstreamUnavailable: Every attempt failed.
+            UpstreamThrottled: The API kept asking us to wait.
+            UpstreamRefused: A status that another try cannot change.
+            UntrustedUrl: The URL or a redirect leaves the allowed hosts.
+            ResponseTooLarge: The answer exceeds `http.max_response_bytes`.
+            Stopped: The stop token was set while waiting.
+        """
+
+        def note(retry: Retry) -> None:
+            self.traffic.add(retries=1, wait_s=retry.wait_s)
+            metrics.RETRIES.labels(source=self.source.source, reason=type(retry.error).__name__).inc()
+            metrics.WAIT_SECONDS.labels(source=self.source.source).inc(retry.wait_s)
+
+        policy = self.source.http.retry
+        if self._sleep is not None:
+            return policy.call(self._attempt, url, stream, headers or {}, on_retry=note, sleep=self._sleep)
+        return policy.call(self._attempt, url, stream, headers or {}, on_retry=note, stop=self._stop)
+
+    def close(self) -> None:
+        """Release connections."""
+        self._transport.close()
+
+    def clean(self, url: str) -> str:
+        """Take our own secret out of a URL the API gave back."""
+        return without_params(url, {self._secret_param}) if self._secret_param else url
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the credentials without telling them: ETags may differ by reader."""
+        secret = "".join(_auth_headers(self.source.auth).values()) + _secret(self.source.auth)
+        return sha256(secret.encode()).hexdigest()[:8]
+
+    def _attempt(self, url: str, stream: str, headers: Mapping[str, str]) -> Response:
+        blame = f"stream {stream!r}"
+        for _ in range(self.source.http.max_redirects + 1):
+            self._trust(url, blame)
+            answer = self._send(url, stream, headers)
+            if answer.status not in REDIRECTS:
+                return self._judge(answer)
+            blame = f"a redirect of {shown(url)}"
+            url = urljoin(url, answer.headers.get("location", ""))
+        raise UpstreamRefused(shown(url), answer.status, "too many redirects")
+
+    def _send(self, url: str, stream: str, headers: Mapping[str, str]) -> Response:
+        self._pause(self._pacer.take())
+        self._stop.raise_if_set()
+        sent = {"accept": "application/json", "user-agent": "tidemill-ingest", **self.source.http.headers, **headers}
+        if _origin(url) == self._origin:
+            sent |= _auth_headers(self.source.auth)
+            if self._secret_param:
+                url = _set_param(url, self._secret_param, _secret(self.source.auth))
+        began, status = time.perf_counter(), "error"
+        try:
+            answer = self._transport.get(url, sent, max_bytes=self.source.http.max_response_bytes)
+            status = str(answer.status)
+        finally:
+            labels = {"source": self.source.source, "stream": stream}
+            metrics.REQUESTS.labels(**labels, status=status).inc()
+            metrics.REQUEST_SECONDS.labels(**labels).observe(time.perf_counter() - began)
+            self.traffic.add(requests=1)
+        self.traffic.add(bytes_=len(answer.body))
+        return replace(answer, url=self.clean(url))
+
+    def _judge(self, answer: Response) -> Response:
+        reset_s = self._pacer.observe(answer.headers)
+        asked_s = retry_after_s(answer.headers.get("retry-after"), self._wall())
+        url, status = shown(answer.url), answer.status
+        if status == NOT_MODIFIED:
+            return answer
+        if status == 200:  # noqa: PLR2004  # the one status with a page in it
+            if self._throttled and self._throttled.search(answer.body):
+                raise UpstreamThrottled(url, status, asked_s or reset_s)
+            return replace(answer, value=_decode(answer))
+        is_quota = status == 403 and (asked_s is not None or reset_s is not None)  # noqa: PLR2004  # GitHub's way
+        if status == 429 or is_quota:  # noqa: PLR2004  # too many requests
+            raise UpstreamThrottled(url, status, asked_s if asked_s is not None else reset_s)
+        if status in self.source.http.retry_statuses:
+            raise UpstreamUnavailable(url, f"HTTP {status}", asked_s)
+        text = answer.body[:_SHOWN_BODY].decode(errors="replace").strip()
+        raise UpstreamRefused(url, status, redact(self._masked(text)))
+
+    def _masked(self, text: str) -> str:
+        secret = _secret(self.source.auth)
+        return text.replace(secret, "***") if secret else text
+
+    def _trust(self, url: str, blame: str) -> None:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").lower()
+        if parts.scheme not in {"http", "https"}:
+            raise UntrustedUrl(shown(url), blame, f"whose scheme {parts.scheme!r} we do not speak")
+        if parts.scheme == "http" and self._origin[0] == "https":
+            raise UntrustedUrl(shown(url), blame, "which is not encrypted while base_url is")
+        if _origin(url)[1:] == self._origin[1:]:
+            return
+        if host not in self._allowed and f"{host}:{_origin(url)[2]}" not in self._allowed:
+            raise UntrustedUrl(shown(url), blame, f"whose host {host} is not allowed")
+
+    def _pause(self, wait_s: float) -> None:
+        if wait_s <= 0:
+            return
+        self.traffic.add(wait_s=wait_s)
+        metrics.WAIT_SECONDS.labels(source=self.source.source).inc(wait_s)
+        if self._sleep is not None:
+            self._sleep(wait_s)
+        else:
+            self._stop.wait(wait_s)
+
+
+def retry_after_s(value: str | None, now: float) -> float | None:
+    """Read a Retry-After header (RFC 9110): seconds or a date; None when absent or unreadable.
+
+    >>> retry_after_s("120", 0.0)
+    120.0
+    >>> retry_after_s("Thu, 01 Jan 1970 00:01:00 GMT", 0.0)
+    60.0
+    """
+    if not value:
+        return None
+    if _is_number(value):
+        return max(0.0, float(value))
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return max(0.0, (moment - datetime.fromtimestamp(now, UTC)).total_seconds())
+
+
+def shown(url: str) -> str:
+    """Write a URL for people: without user info, query values that look like secrets masked."""
+    parts = urlsplit(url)
+    return redact(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
+
+
+def without_params(url: str, names: set[str | None]) -> str:
+    """Drop query parameters."""
+    parts = urlsplit(url)
+    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in names]
+    return urlunsplit(parts._replace(query=urlencode(kept)))
+
+
+def _set_param(url: str, name: str, value: str) -> str:
+    parts = urlsplit(without_params(url, {name}))
+    return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, urlencode({name: value})]))))
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    return parts.scheme, (parts.hostname or "").lower(), port or (443 if parts.scheme == "https" else 80)
+
+
+def _auth_headers(auth: config.Auth) -> dict[str, str]:
+    match auth:
+        case config.BearerAuth() if auth.token.get_secret_value():
+            return {"authorization": f"Bearer {auth.token.get_secret_value()}"}
+        case config.ApiKeyAuth(place="header"):
+            return {auth.name.lower(): auth.key.get_secret_value()}
+        case config.BasicAuth():
+            pair = f"{auth.user}:{auth.password.get_secret_value()}"
+            return {"authorization": "Basic " + b64encode(pair.encode()).decode()}
+        case _:
+            return {}
+
+
+def _in_query(auth: config.Auth) -> bool:
+    return isinstance(auth, config.ApiKeyAuth) and auth.place == "query"
+
+
+def _secret(auth: config.Auth) -> str:
+    match auth:
+        case config.BearerAuth():
+            return auth.token.get_secret_value()
+        case config.ApiKeyAuth():
+            return auth.key.get_secret_value()
+        case config.BasicAuth():
+            return auth.password.get_secret_value()
+        case _:
+            return ""
+
+
+def _decode(answer: Response) -> Any:
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError as error:
+        url = shown(answer.url)
+        if answer.body.lstrip()[:1] in {b"{", b"["}:  # JSON cut short: another try may bring the whole
+            raise UpstreamUnavailable(url, f"the JSON is cut short or broken: {error}") from None
+        raise InvalidResponse(url, f"the body is not JSON: {error}") from None
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().replace(".", "", 1).isdigit()
+
+
+__all__ = ["Client", "HttpxTransport", "Pacer", "Response", "Traffic", "Transport", "retry_after_s"]

@@ -1,0 +1,383 @@
+"""One model of a source: where it is, how to fetch it, which streams it has, how they are served."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+from tidemill_core.config import Config, SecretStr
+from tidemill_core.retry import RetryPolicy
+
+from tidemill_ingest_api.errors import UnknownTable
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+"""A lower-case identifier of at most 63 characters."""
+FieldType = Literal["string", "int32", "int64", "float64", "bool", "timestamp", "epoch_s", "epoch_ms", "date", "json"]
+"""``epoch_s`` and ``epoch_ms`` are numbers upstream and timestamps in the table."""
+ParamValue = str | int | float | bool
+CURSOR_PLACEHOLDER = "{cursor}"
+
+
+class NoAuth(Config):
+    """Send no credentials."""
+
+    type: Literal["none"] = "none"
+
+
+class BearerAuth(Config):
+    """Send ``Authorization: Bearer TOKEN``."""
+
+    type: Literal["bearer"]
+    token: SecretStr
+    """The token; write ``${GITHUB_TOKEN}``. An empty one sends no header."""
+
+
+class ApiKeyAuth(Config):
+    """Send a key in a header or in the query."""
+
+    type: Literal["api_key"]
+    key: SecretStr
+    """The key."""
+    name: str = "X-API-Key"
+    """Header or query parameter that carries it."""
+    place: Literal["header", "query"] = "header"
+    """Where it goes; a header is safer, URLs end up in logs."""
+
+
+class BasicAuth(Config):
+    """Send a user and a password."""
+
+    type: Literal["basic"]
+    user: str
+    """User name."""
+    password: SecretStr
+    """Password."""
+
+
+Auth = Annotated[NoAuth | BearerAuth | ApiKeyAuth | BasicAuth, Field(discriminator="type")]
+
+
+class RateConfig(Config):
+    """How fast we may ask, by our own count and by what the API says."""
+
+    limit: Annotated[str, StringConstraints(pattern=r"^\d+/(s|min|h|d)$")] | None = None
+    """Requests per window, such as ``5000/h`` or ``10/s``; unset means no limit of our own."""
+    remaining_header: str | None = "x-ratelimit-remaining"
+    """Header with the requests left in the API's window; at 0 we wait for the reset."""
+    reset_header: str | None = "x-ratelimit-reset"
+    """Header that says when the window starts anew."""
+    reset_unit: Literal["epoch", "delta"] = "epoch"
+    """Whether the reset is a time (seconds since 1970) or seconds from now; APIs differ."""
+    throttled_text: str | None = None
+    """Regular expression; an answer of status 200 that matches it counts as throttled."""
+
+    @field_validator("throttled_text")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+
+class HttpConfig(Config):
+    """How to talk to the API."""
+
+    concurrency: int = Field(default=1, ge=1, le=64)
+    """Pages fetched at once, where their number is known beforehand."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds without a byte before a request counts as failed."""
+    retry: RetryPolicy = RetryPolicy(attempts=6, deadline_s=7200.0)
+    """Tries and waits; a longer Retry-After of the API is always kept."""
+    retry_statuses: frozenset[int] = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+    """Statuses worth another try."""
+    max_response_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
+    """Largest accepted body, after decompression."""
+    max_redirects: int = Field(default=5, ge=0, le=20)
+    """Redirects followed for one request."""
+    headers: dict[str, str] = {}
+    """Headers sent with every request; secrets belong in `auth`."""
+    rate: RateConfig = RateConfig()
+    """Pacing."""
+
+
+class Paging(Config):
+    """What every way of paging has."""
+
+    max_pages: int = Field(default=100_000, gt=0)
+    """More pages than this count as a loop."""
+
+
+class SinglePage(Paging):
+    """The whole answer is one page."""
+
+    type: Literal["single"] = "single"
+
+
+class LinkHeaderPaging(Paging):
+    """Follow ``Link: <url>; rel="next"``."""
+
+    type: Literal["link_header"]
+    rel: str = "next"
+    """Relation to follow."""
+
+
+class PageNumberPaging(Paging):
+    """Count pages up until one is empty or short."""
+
+    type: Literal["page"]
+    param: str = "page"
+    """Query parameter of the page number."""
+    start: int = 1
+    """Number of the first page."""
+    size_param: str | None = None
+    """Query parameter of the page size; unset means the API decides."""
+    size: int | None = Field(default=None, gt=0)
+    """Records per page; a shorter page is the last one."""
+    total_pages: str | None = None
+    """Path to the number of pages in the body; allows fetching pages at once."""
+
+
+class OffsetPaging(Paging):
+    """Skip the records already seen."""
+
+    type: Literal["offset"]
+    param: str = "offset"
+    """Query parameter of the offset."""
+    limit_param: str = "limit"
+    """Query parameter of the page size."""
+    limit: int = Field(default=100, gt=0)
+    """Records per page; a shorter page is the last one."""
+    total: str | None = None
+    """Path to the number of records in the body; allows fetching pages at once."""
+
+
+class CursorPaging(Paging):
+    """Send back a token that came with the last page."""
+
+    type: Literal["cursor"]
+    param: str = "cursor"
+    """Query parameter that carries the token."""
+    path: str | None = None
+    """Path to the token in the body."""
+    header: str | None = None
+    """Header with the token."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.header is None):
+            raise ValueError("give `path` or `header`, one of them")
+        return self
+
+
+class NextUrlPaging(Paging):
+    """Follow a URL found in the body."""
+
+    type: Literal["next_url"]
+    path: str = "next"
+    """Path to the URL in the body."""
+
+
+Paginate = Annotated[
+    SinglePage | LinkHeaderPaging | PageNumberPaging | OffsetPaging | CursorPaging | NextUrlPaging,
+    Field(discriminator="type"),
+]
+
+
+class FieldConfig(Config):
+    """One column and where its value stands in a record."""
+
+    type: FieldType
+    """Type of the column."""
+    path: str | None = None
+    """Dotted path in the record; unset means the column's name with ``__`` read as a dot."""
+
+
+class CursorConfig(Config):
+    """Fetch only what changed: the greatest value of a field is remembered with the rows."""
+
+    field: str
+    """A declared field that grows; ``{cursor}`` in `params` becomes its greatest value so far."""
+    lag_s: float = Field(default=0.0, ge=0)
+    """Seconds (or units, for an integer) to step back, so that ties and late changes are seen again."""
+    start: str | None = None
+    """First value; unset means parameters with ``{cursor}`` are left out the first time."""
+
+
+class StreamServe(Config):
+    """What readers may ask of a table; the primary key is always allowed."""
+
+    filters: tuple[str, ...] = ()
+    """Fields that may be filtered on; each gets an index."""
+    sort: tuple[str, ...] = ()
+    """Fields that may be sorted by; each gets an index."""
+
+
+class StreamConfig(Config):
+    """One endpoint and the table its records go to."""
+
+    name: Name
+    """Name of the stream, and of its table in the served API."""
+    path: str = ""
+    """Path below `base_url`."""
+    params: dict[str, ParamValue] = {}
+    """Query parameters; ``{cursor}`` in a text is replaced."""
+    paginate: Paginate = SinglePage()
+    """How to reach the next page."""
+    records: str = ""
+    """Dotted path to the list of records in the body; empty means the body itself."""
+    zip_columns: bool = False
+    """The place holds parallel arrays (``{"time": [...], "value": [...]}``): zip them to records."""
+    conditional: Literal["etag", "none"] = "none"
+    """Remember each page's ETag and Last-Modified, and skip pages that did not change."""
+    cursor: CursorConfig | None = None
+    """Incremental fetching."""
+    primary_key: tuple[str, ...] = Field(min_length=1)
+    """Fields that name a record; a record with a known key replaces the old one."""
+    fields: dict[Name, FieldConfig] = Field(min_length=1)
+    """Columns: ``name: type`` or ``name: {path, type}``."""
+    on_unknown: Literal["extra_json", "ignore", "fail"] = "extra_json"
+    """What to do with values no field declares: keep them in column ``_extra``, drop them, or stop."""
+    on_bad_record: Literal["fail", "skip"] = "fail"
+    """What to do with a record that does not fit: stop, or count it and go on."""
+    table: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?$")] | None = None
+    """Table, ``schema.table``; unset means ``raw.NAME``. SQLite has no schemas: ``raw_NAME`` there."""
+    asset_key: str | None = None
+    """Dagster asset key, parts joined by ``/``; unset means ``raw/NAME``."""
+    batch_rows: int = Field(default=5000, gt=0)
+    """Rows per transaction, at least; whole pages are never split."""
+    serve: StreamServe = StreamServe()
+    """Filters and orders offered to readers."""
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _short_fields(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: {"type": given} if isinstance(given, str) else given for name, given in value.items()}
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        places = {"primary_key": self.primary_key, "serve.filters": self.serve.filters, "serve.sort": self.serve.sort}
+        if self.cursor:
+            places["cursor.field"] = (self.cursor.field,)
+        for place, names in places.items():
+            for name in names:
+                if name not in self.fields:
+                    raise ValueError(f"{place}: {name!r} is not in `fields`")
+                if self.fields[name].type == "json":
+                    raise ValueError(f"{place}: {name!r} is json and cannot be compared")
+        if self.cursor and self.fields[self.cursor.field].type in {"string", "bool", "float64"}:
+            raise ValueError("cursor.field must be a timestamp, a date or an integer")
+        return self
+
+    @property
+    def table_name(self) -> str:
+        """The table, with its schema."""
+        return self.table or f"raw.{self.name}"
+
+    @property
+    def asset_path(self) -> tuple[str, ...]:
+        """The parts of the Dagster asset key."""
+        return tuple(self.asset_key.split("/")) if self.asset_key else ("raw", self.name)
+
+
+class OpenServe(Config):
+    """Anybody who reaches the port may read."""
+
+    type: Literal["none"]
+
+
+class ServeKey(Config):
+    """One reader's key; only its hash is kept."""
+
+    id: Name
+    """Name of the reader, shown in logs and metrics."""
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the key, in hex; ``tidemill ingest key`` makes a pair."""
+    scopes: tuple[str, ...] = ("*",)
+    """Tables the reader may read; ``*`` means all."""
+
+
+class KeyedServe(Config):
+    """A key must be sent as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``."""
+
+    type: Literal["api_keys"]
+    keys: tuple[ServeKey, ...] = Field(min_length=1)
+    """Accepted keys; give a reader two while rotating."""
+
+
+class ServeConfig(Config):
+    """How the tables are served."""
+
+    auth: Annotated[OpenServe | KeyedServe, Field(discriminator="type")]
+    """Who may read; ``{type: none}`` must be written, it is never the default."""
+    rate_limit: str | None = "6000/minute"
+    """Requests per reader, in the words of the `limits` library; null means no limit."""
+    cache_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Memory for encoded pages; 0 turns the cache off."""
+    freshness_s: float = Field(default=1.0, ge=0)
+    """How old an answer may be; the table's version is asked for at most this often."""
+    cursor_secret: SecretStr | None = None
+    """Signs page cursors; unset means a random one per start, so cursors end with the process."""
+    max_export_rows: int = Field(default=1_000_000, gt=0)
+    """Largest NDJSON, CSV or gRPC stream."""
+
+
+class SourceConfig(Config):
+    """A REST API and the streams fetched from it."""
+
+    source: Name
+    """Name of the source; fetching state is kept under it."""
+    base_url: str
+    """``https://host/prefix``; ``env:NAME`` and ``resource:NAME`` are looked up when a run starts."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts that redirects and next links may lead to; empty means only that of `base_url`."""
+    auth: Auth = NoAuth()
+    """Credentials for the API."""
+    http: HttpConfig = HttpConfig()
+    """How to talk to it."""
+    streams: tuple[StreamConfig, ...] = Field(min_length=1)
+    """Endpoints to fetch."""
+    store: SecretStr | None = None
+    """``sqlite:///file.db`` or ``postgresql://...``; unset means the configured or embedded PostgreSQL."""
+    serve: ServeConfig | None = None
+    """How the tables are served; needed by ``tidemill ingest serve``."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _usable_url(cls, value: str) -> str:
+        if value.startswith(("env:", "resource:")):
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be http(s)://host/..., env:NAME or resource:NAME")
+        if parts.username or parts.password:
+            raise ValueError("credentials belong in `auth`")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for what, values in (
+            ("stream", [s.name for s in self.streams]),
+            ("table", [s.table_name.replace(".", "_") for s in self.streams]),
+        ):
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"{what} {value!r} is given twice")
+        return self
+
+    def stream(self, name: str) -> StreamConfig:
+        """Find a stream by name.
+
+        Raises:
+            UnknownTable: There is none.
+        """
+        for each in self.streams:
+            if each.name == name:
+                return each
+        raise UnknownTable(name, [each.name for each in self.streams])
