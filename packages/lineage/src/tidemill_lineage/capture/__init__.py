@@ -1,0 +1,1 @@
+"""Where edges come from: polars plans, SQL text, or what a program declares."""

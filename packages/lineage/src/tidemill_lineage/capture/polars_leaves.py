@@ -1,0 +1,79 @@
+"""Tell which input a leaf of a polars plan is, by what it reads: buffers of a frame, or paths of files."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tidemill_lineage.model import DatasetUrn
+
+_KEY_COLUMNS = 32
+"""Enough columns to tell two frames apart."""
+
+
+def leaf_key(node: Any) -> Hashable | None:
+    """Identify what a leaf node reads; None if it is no leaf we know.
+
+    Two plans over the same frame or the same files have equal keys.
+    """
+    kind = type(node).__name__
+    if kind == "DataFrameScan":
+        return ("frame", *_frame_key(node.df))
+    if kind == "Scan":
+        return ("files", str(node.scan_type[0]), tuple(map(str, node.paths)), _row_range(node.file_options))
+    if kind == "PythonScan":
+        return ("python", id(node.options[0]))
+    return None
+
+
+def leaf_columns(node: Any) -> list[str] | None:
+    """List the columns that projection pushdown left a leaf to read; None means all."""
+    kind = type(node).__name__
+    if kind == "DataFrameScan":
+        return None if node.projection is None else list(node.projection)
+    if kind == "Scan":
+        columns = node.file_options.with_columns
+        return None if columns is None else list(columns)
+    if kind == "PythonScan":
+        columns = node.options[1]
+        return None if columns is None else list(columns)
+    return None
+
+
+def scanned_urns(node: Any) -> tuple[DatasetUrn, ...]:
+    """Name the files that a scan reads by itself; many files of one folder are that folder."""
+    if type(node).__name__ != "Scan":
+        return ()
+    return tuple(sorted(_one_name(map(str, node.paths))))
+
+
+def _one_name(paths: Iterable[str]) -> set[DatasetUrn]:
+    urns = {path if "://" in path else Path(path).absolute().as_uri() for path in paths}
+    return urns if len(urns) == 1 else {urn.rsplit("/", 1)[0] for urn in urns}
+
+
+def _row_range(options: Any) -> tuple[str, str]:
+    return str(options.n_rows), str(options.row_index)
+
+
+def _frame_key(frame: Any) -> tuple[Hashable, ...]:
+    import polars as pl
+
+    columns = pl.DataFrame._from_pydf(frame).get_columns()
+    size = (len(columns), len(columns[0]) if columns else 0)
+    return (*size, *(_column_key(each) for each in columns[:_KEY_COLUMNS]))
+
+
+def _column_key(column: Any) -> Hashable:
+    """Addresses of a column's buffers: kept by rename, select and alias, and by the plan's own scan."""
+    import pyarrow as pa
+
+    if column.dtype.is_object():
+        return column.name, str(column.dtype)
+    chunks = pa.chunked_array(column).chunks  # shares the buffers
+    return column.name, str(column.dtype), tuple(_addresses(each) for each in chunks)
+
+
+def _addresses(chunk: Any) -> Hashable:
+    return chunk.offset, len(chunk), tuple(each.address if each else 0 for each in chunk.buffers())

@@ -1,0 +1,295 @@
+"""Walk a polars plan node by node and say what reaches each output column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tidemill_lineage.capture import flow
+from tidemill_lineage.capture.flow import Flow, Influences
+from tidemill_lineage.capture.polars import PLAN_VERSIONS
+from tidemill_lineage.capture.polars_expr import Fingerprints, influences, references
+from tidemill_lineage.capture.polars_leaves import leaf_key, scanned_urns
+from tidemill_lineage.errors import UnsupportedPlan
+from tidemill_lineage.model import DatasetUrn
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_KEEPING_MAPS = frozenset({"rechunk", "hint_sorted", "hint", "fast_count"})
+
+
+def walk(result: pl.LazyFrame, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> Flow:
+    """Find the flow of a whole plan.
+
+    Raises:
+        UnsupportedPlan: The plan's version, or a node in it, is not known here.
+        NotImplementedError: Polars itself does not show a node or an expression.
+    """
+    return _Walk(visitor_of(result), _Roots.of(inputs)).at_root()
+
+
+def visitor_of(frame: pl.LazyFrame) -> Any:
+    """Open the plan as it was written, gated on the version of the interface."""
+    import polars as pl
+
+    visitor: Any = frame._ldf.with_optimizations(pl.QueryOptFlags.none()._pyoptflags).visit()
+    if visitor.version()[0] not in PLAN_VERSIONS:
+        raise UnsupportedPlan(f"polars {pl.__version__} has plan version {visitor.version()}, not tested here")
+    return visitor
+
+
+class _Roots:
+    """Where to stop: the inputs, by what their leaf reads or by the shape of their whole plan."""
+
+    def __init__(self) -> None:
+        self.leaves: dict[Hashable, list[DatasetUrn]] = {}
+        self.shapes: dict[Hashable, list[DatasetUrn]] = {}
+
+    @classmethod
+    def of(cls, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> _Roots:
+        roots = cls()
+        for urn, frame in inputs.items():
+            visitor = visitor_of(frame)
+            key = leaf_key(visitor.view_current_node())
+            if key is not None:
+                roots.leaves.setdefault(key, []).append(urn)
+            else:
+                roots.shapes.setdefault(Fingerprints(visitor).of_current(), []).append(urn)
+        return roots
+
+
+class _Walk:
+    """One pass over one plan; flows are kept by node, as plans are graphs."""
+
+    def __init__(self, visitor: Any, roots: _Roots) -> None:
+        self.visitor, self.roots = visitor, roots
+        self.fingerprints = Fingerprints(visitor) if roots.shapes else None
+        self.flows: dict[int, Flow] = {}
+
+    def at_root(self) -> Flow:
+        return self._current()
+
+    def at(self, node_id: int) -> Flow:
+        if node_id not in self.flows:
+            here = self.visitor.get_node()
+            self.visitor.set_node(node_id)
+            try:
+                self.flows[node_id] = self._current()
+            finally:
+                self.visitor.set_node(here)
+        return self.flows[node_id]
+
+    def schema_at(self, node_id: int) -> list[str]:
+        here = self.visitor.get_node()
+        self.visitor.set_node(node_id)
+        try:
+            return list(self.visitor.get_schema())
+        finally:
+            self.visitor.set_node(here)
+
+    def _current(self) -> Flow:
+        node = self.visitor.view_current_node()
+        names = list(self.visitor.get_schema())
+        key = leaf_key(node)
+        urns = self.roots.leaves.get(key, []) if key is not None else []
+        if self.fingerprints is not None and not urns:
+            urns = self.roots.shapes.get(self.fingerprints.of_current(), [])
+        if not urns and key is not None:
+            urns = list(scanned_urns(node))
+            if not urns:
+                return Flow(dict.fromkeys(names, {}))  # a frame made inside the function: constants
+        if urns:
+            return _union([flow.base(urn, names) for urn in urns], names)
+        handler = _HANDLERS.get(type(node).__name__)
+        if handler is None:
+            raise UnsupportedPlan(f"plan node {type(node).__name__} is not known")
+        return handler(self, node, names)
+
+    def named(self, expressions: Iterable[Any], child: Flow) -> dict[str, Influences]:
+        return {each.output_name: influences(self.visitor, each.node, child) for each in expressions}
+
+    def deciding(self, expressions: Iterable[Any], child: Flow, subtype: str) -> Influences:
+        """What the columns named in `expressions` do to the rows."""
+        return flow.combine(flow.act(influences(self.visitor, each.node, child), subtype) for each in expressions)
+
+
+def _union(flows: list[Flow], names: list[str]) -> Flow:
+    return Flow(
+        {name: flow.combine(each.columns.get(name, {}) for each in flows) for name in names},
+        flow.combine(each.rows for each in flows),
+        frozenset().union(*(each.inputs for each in flows)),
+    )
+
+
+def _with_rows(child: Flow, *more: Influences, columns: Mapping[str, Influences] | None = None) -> Flow:
+    return Flow(child.columns if columns is None else columns, flow.combine([child.rows, *more]), child.inputs)
+
+
+def _everything(child: Flow) -> Influences:
+    """All columns of a node, for the few operations that do not say which they use."""
+    return flow.act(flow.combine(child.columns.values()), "TRANSFORMATION")
+
+
+def _filter(walk: _Walk, node: Any, _: list[str]) -> Flow:
+    child = walk.at(node.input)
+    return _with_rows(child, walk.deciding([node.predicate], child, "FILTER"))
+
+
+def _select(walk: _Walk, node: Any, _: list[str]) -> Flow:
+    child = walk.at(node.input)
+    return _with_rows(child, columns=walk.named(node.expr, child))
+
+
+def _hstack(walk: _Walk, node: Any, _: list[str]) -> Flow:
+    child = walk.at(node.input)
+    return _with_rows(child, columns={**child.columns, **walk.named(node.exprs, child)})
+
+
+def _keep(walk: _Walk, node: Any, names: list[str]) -> Flow:
+    child = walk.at(node.input)
+    return _with_rows(child, columns={name: child.columns[name] for name in names})
+
+
+def _sort(walk: _Walk, node: Any, _: list[str]) -> Flow:
+    child = walk.at(node.input)
+    return _with_rows(child, walk.deciding(node.by_column, child, "SORT"))
+
+
+def _distinct(walk: _Walk, node: Any, names: list[str]) -> Flow:
+    child = walk.at(node.input)
+    subset = node.options[1] or names
+    return _with_rows(child, flow.act(flow.combine(child.columns[each] for each in subset), "GROUP_BY"))
+
+
+def _group_by(walk: _Walk, node: Any, names: list[str]) -> Flow:
+    child = walk.at(node.input)
+    columns = {**walk.named(node.keys, child), **walk.named(node.aggs, child)}
+    rows = [walk.deciding(node.keys, child, "GROUP_BY")]
+    index = next((each.index_column for each in (node.options.dynamic, node.options.rolling) if each), None)
+    if index is not None:
+        moved = flow.act(child.columns[index], "TRANSFORMATION")
+        columns = dict.fromkeys([index, "_lower_boundary", "_upper_boundary"], moved) | columns
+        rows.append(flow.act(moved, "GROUP_BY"))
+    missing = _everything(child) if any(name not in columns for name in names) else {}
+    return _with_rows(child, *rows, columns={name: columns.get(name, missing) for name in names})
+
+
+def _join(walk: _Walk, node: Any, names: list[str]) -> Flow:
+    left, right = walk.at(node.input_left), walk.at(node.input_right)
+    how, _, _, suffix, coalesce, *_ = node.options
+    how, by_left, by_right = _join_kind(how)
+    left_on = [*references(walk.visitor, node.left_on), *by_left]
+    right_on = [*references(walk.visitor, node.right_on), *by_right]
+    columns = _joined(left, right, how=how, suffix=suffix, keys=(left_on, right_on) if coalesce else ([], []))
+    rows = [
+        left.rows,
+        right.rows,
+        walk.deciding(node.left_on, left, "JOIN"),
+        walk.deciding(node.right_on, right, "JOIN"),
+        *(flow.act(left.columns[each], "JOIN") for each in by_left),
+        *(flow.act(right.columns[each], "JOIN") for each in by_right),
+    ]
+    if not left_on:  # each row of one meets each row of the other
+        rows.append({(urn, ""): frozenset({"JOIN"}) for urn in left.inputs | right.inputs})
+    both = Flow(columns, flow.combine(rows), left.inputs | right.inputs)
+    if node.predicate is not None:
+        both = _with_rows(both, walk.deciding([node.predicate], both, "JOIN"))
+    if any(name not in columns for name in names):
+        raise UnsupportedPlan(f"a {how} join has columns of unknown origin: {sorted(set(names) - set(columns))}")
+    return Flow({name: columns[name] for name in names}, both.rows, both.inputs)
+
+
+def _join_kind(how: Any) -> tuple[str, list[str], list[str]]:
+    """Read the kind of a join and the `by` columns of an as-of join."""
+    if isinstance(how, tuple):
+        by = [list(each or []) for each in how if each is None or isinstance(each, list)]
+        lists = [each for each in by if each]
+        return str(how[0]), lists[0] if lists else [], lists[1] if len(lists) > 1 else []
+    return str(how), [], []
+
+
+def _joined(
+    left: Flow, right: Flow, *, how: str, suffix: str, keys: tuple[list[str], list[str]]
+) -> dict[str, Influences]:
+    """Name the columns of a join: the right side's get the suffix where the left has the name too."""
+    left_on, right_on = keys
+    if how in ("Semi", "Anti"):
+        return dict(left.columns)
+    dropped_left = set(left_on) if how == "Right" else set()
+    dropped_right = set() if how == "Right" else set(right_on)
+    columns = {name: each for name, each in left.columns.items() if name not in dropped_left}
+    if how == "Full":
+        for mine, theirs in zip(left_on, right_on, strict=True):
+            columns[mine] = flow.act(flow.combine([left.columns[mine], right.columns[theirs]]), "TRANSFORMATION")
+    kept = set(columns)
+    for name, each in right.columns.items():
+        if name not in dropped_right:
+            columns[name + suffix if name in kept else name] = each
+    return columns
+
+
+def _union_all(walk: _Walk, node: Any, names: list[str]) -> Flow:
+    return _union([walk.at(each) for each in node.inputs], names)
+
+
+def _hconcat(walk: _Walk, node: Any, names: list[str]) -> Flow:
+    flows = [walk.at(each) for each in node.inputs]
+    columns = {name: each for one in flows for name, each in one.columns.items()}
+    return Flow({name: columns[name] for name in names}, *_rest(flows))
+
+
+def _rest(flows: list[Flow]) -> tuple[Influences, frozenset[DatasetUrn]]:
+    joined = _union(flows, [])
+    return joined.rows, joined.inputs
+
+
+def _merge_sorted(walk: _Walk, node: Any, names: list[str]) -> Flow:
+    both = _union([walk.at(node.input_left), walk.at(node.input_right)], names)
+    keys = [node.key] if isinstance(node.key, str) else list(node.key)
+    return _with_rows(both, flow.act(flow.combine(both.columns[key] for key in keys), "SORT"))
+
+
+def _map(walk: _Walk, node: Any, names: list[str]) -> Flow:
+    child = walk.at(node.input)
+    kind, *options = node.function
+    if kind == "explode":
+        exploded = {name: flow.act(child.columns[name], "TRANSFORMATION") for name in options[0]}
+        lengths = flow.act(flow.combine(exploded.values()), "FILTER")
+        return _with_rows(child, lengths, columns={**child.columns, **exploded})
+    if kind == "unpivot":
+        index, on, variable, value = options
+        on = on or [name for name in child.columns if name not in index]
+        melted = flow.act(flow.combine(child.columns[name] for name in on), "TRANSFORMATION")
+        columns = {**{name: child.columns[name] for name in index}, variable: {}, value: melted}
+        return _with_rows(child, columns={name: columns[name] for name in names})
+    if kind == "row_index":
+        return _with_rows(child, columns={name: child.columns.get(name, {}) for name in names})
+    if kind == "unnest":
+        fields = flow.act(flow.combine(child.columns[name] for name in options[0]), "TRANSFORMATION")
+        return _with_rows(child, columns={name: child.columns.get(name, fields) for name in names})
+    if kind in _KEEPING_MAPS and list(child.columns) == names:
+        return child
+    raise UnsupportedPlan(f"the mapping {kind!r} is not known")
+
+
+def _pass(walk: _Walk, node: Any, _: list[str]) -> Flow:
+    return walk.at(node.input)
+
+
+_HANDLERS: dict[str, Callable[[_Walk, Any, list[str]], Flow]] = {
+    "Cache": _pass,
+    "Distinct": _distinct,
+    "Filter": _filter,
+    "GroupBy": _group_by,
+    "HConcat": _hconcat,
+    "HStack": _hstack,
+    "Join": _join,
+    "MapFunction": _map,
+    "MergeSorted": _merge_sorted,
+    "Select": _select,
+    "SimpleProjection": _keep,
+    "Slice": _pass,
+    "Sort": _sort,
+    "Union": _union_all,
+}

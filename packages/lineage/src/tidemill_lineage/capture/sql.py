@@ -1,0 +1,287 @@
+"""Read column edges from SQL: values by projection, and what WHERE, JOIN, GROUP BY and ORDER BY decide.
+
+A query is qualified against the catalog (table -> column -> type) with sqlglot and walked scope by
+scope, so that a CTE or a subquery is followed to its base tables. Without a catalog, a column that
+cannot be placed makes an edge from each table in scope as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tidemill_lineage.capture import flow
+from tidemill_lineage.capture.flow import Flow, Influences
+from tidemill_lineage.errors import CaptureError
+from tidemill_lineage.model import Column, Dataset, DatasetUrn, Run
+
+Catalog = Mapping[str, Mapping[str, str]]
+"""``table`` or ``schema.table`` -> column -> type."""
+
+
+def capture_sql(
+    sql: str,
+    *,
+    output: DatasetUrn | None = None,
+    tables: Mapping[str, DatasetUrn] | None = None,
+    catalog: Catalog | None = None,
+    dialect: str = "postgres",
+    columns: Sequence[str] | None = None,
+    job: str = "sql",
+    run_id: str = "sql",
+    at: float = 0.0,
+) -> Run:
+    """Find the edges of one query, ``INSERT ... SELECT`` or ``CREATE TABLE ... AS``.
+
+    Args:
+        sql: One statement.
+        output: URN of the result; default that of the table the statement writes.
+        tables: URN of each table, by the name the query uses; default ``table://name``.
+        catalog: Columns of the tables; needed for ``*`` and for unqualified columns in a join.
+        dialect: As sqlglot names it.
+        columns: Real names of the output columns, by position, where the engine chooses them.
+        job: Name of the job.
+        run_id: Run it belongs to.
+        at: When, in seconds since the epoch.
+
+    Raises:
+        CaptureError: The SQL cannot be parsed, or is no query.
+    """
+    query, written, listed = _query_of(sql, dialect)
+    target = output or _urn(written, tables or {}) if output or written else None
+    if target is None:
+        raise CaptureError("the query writes to no table: say what its result is with `output`")
+    reader = _Reader({name.lower(): urn for name, urn in (tables or {}).items()}, catalog or {}, dialect)
+    found = reader.read(query)
+    names = list(columns or listed or found.columns)
+    if len(names) != len(found.columns):
+        raise CaptureError(f"the query has {len(found.columns)} columns, {len(names)} names were given")
+    return Run(
+        id=run_id,
+        job=job,
+        started_at=at,
+        ended_at=at,
+        reads=tuple(reader.datasets(urn) for urn in sorted(found.inputs)),
+        writes=(Dataset(urn=target, columns=tuple(Column(name=name) for name in names)),),
+        edges=tuple(sorted(set(flow.edges(found, target=target, names=names, method="sql", job=job)))),
+    )
+
+
+def _query_of(sql: str, dialect: str) -> tuple[Any, str, list[str]]:
+    """Take a statement apart: the query, the table it writes, and the columns it lists."""
+    import sqlglot
+    from sqlglot import exp
+
+    try:
+        statement = sqlglot.parse_one(sql, dialect=dialect)
+    except sqlglot.errors.SqlglotError as error:
+        raise CaptureError(f"the SQL cannot be parsed: {str(error).splitlines()[0]}") from error
+    if isinstance(statement, exp.Query):
+        return statement, "", []
+    query = statement.args.get("expression")
+    if not isinstance(statement, (exp.Insert, exp.Create)) or not isinstance(query, exp.Query):
+        raise CaptureError(f"a {statement.key.upper()} statement has no query to trace")
+    for with_ in (statement.args.get("with_"), statement.args.get("with")):
+        if with_ is not None and not query.ctes:
+            query.set("with_", with_)
+    target = statement.this
+    listed = [each.name for each in target.expressions] if isinstance(target, exp.Schema) else []
+    table = target.this if isinstance(target, exp.Schema) else target
+    return query, _name(table), listed if isinstance(statement, exp.Insert) else []
+
+
+class _Reader:
+    """Reads one qualified query; remembers which base tables it met."""
+
+    def __init__(self, tables: Mapping[str, DatasetUrn], catalog: Catalog, dialect: str) -> None:
+        self.tables, self.dialect = tables, dialect
+        self.catalog = {name.lower(): dict(columns) for name, columns in catalog.items()}
+        self.names: dict[DatasetUrn, str] = {}
+
+    def read(self, query: Any) -> Flow:
+        from sqlglot.errors import SqlglotError
+        from sqlglot.optimizer.qualify import qualify
+        from sqlglot.optimizer.scope import build_scope
+
+        try:
+            qualified = qualify(
+                query.copy(), schema=self._schema(), dialect=self.dialect, validate_qualify_columns=False,
+                identify=False, quote_identifiers=False, expand_alias_refs=True,
+            )  # fmt: skip
+        except SqlglotError as error:
+            raise CaptureError(f"the query cannot be resolved: {str(error).splitlines()[0]}") from error
+        scope = build_scope(qualified)
+        if scope is None:
+            raise CaptureError("the query has no SELECT")
+        return self._scope(scope, {})
+
+    def datasets(self, urn: DatasetUrn) -> Dataset:
+        columns = self._columns(self.names.get(urn, ""))
+        return Dataset(urn=urn, columns=tuple(Column(name=name, type=kind) for name, kind in columns.items()))
+
+    def _schema(self) -> dict[str, Any]:
+        """Nest ``schema.table`` as sqlglot wants it; all names must be equally deep."""
+        depth = max((name.count(".") for name in self.catalog), default=0)
+        nested: dict[str, Any] = {}
+        for name, columns in self.catalog.items():
+            parts = name.split(".")
+            parts = ["public"] * (depth + 1 - len(parts)) + parts
+            here = nested
+            for part in parts:
+                here = here.setdefault(part, {})
+            here.update(columns)
+        return nested
+
+    def _columns(self, name: str) -> dict[str, str]:
+        return self.catalog.get(name) or self.catalog.get(name.rpartition(".")[2]) or {}
+
+    def _scope(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
+        """Find the flow of a scope; `outer` are the sources a correlated subquery may also name."""
+        from sqlglot import exp
+
+        if isinstance(scope.expression, exp.SetOperation):
+            return self._set_operation(scope, outer)
+        sources = {**outer}
+        own: dict[str, Flow] = {}
+        for name, source in scope.sources.items():
+            own[name] = sources[name] = self._source(source, sources)
+        rows = [each.rows for name, each in own.items() if name in scope.selected_sources]
+        inputs = frozenset().union(*(own[name].inputs for name in scope.selected_sources if name in own), frozenset())
+        nested = {id(each.expression): each for each in scope.subquery_scopes}
+        read = _Expressions(self, sources, nested, inputs)
+        columns: dict[str, Influences] = {}
+        for index, projection in enumerate(scope.expression.selects):
+            name = projection.alias_or_name or f"_col_{index}"
+            columns[name if name not in columns else f"{name}_{index}"] = read.value(projection.unalias())
+        rows += list(read.deciding(scope.expression))
+        return Flow(columns, flow.combine(rows), inputs)
+
+    def _source(self, source: Any, outer: Mapping[str, Flow]) -> Flow:
+        from sqlglot import exp
+
+        if isinstance(source, exp.Table):
+            name = _name(source)
+            urn = _urn(name, self.tables)
+            self.names[urn] = name
+            return flow.base(urn, self._columns(name))
+        return self._scope(source, outer)
+
+    def _set_operation(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
+        """Unite two queries by position; all but UNION ALL compare whole rows."""
+        from sqlglot import exp
+
+        left, right = (self._scope(each, outer) for each in scope.union_scopes)
+        columns = {
+            name: flow.combine([mine, theirs])
+            for (name, mine), theirs in zip(left.columns.items(), right.columns.values(), strict=False)
+        }
+        rows = [left.rows, right.rows]
+        if scope.expression.args.get("distinct") or not isinstance(scope.expression, exp.Union):
+            rows.append(flow.act(flow.combine([*left.columns.values(), *right.columns.values()]), "GROUP_BY"))
+        return Flow(columns, flow.combine(rows), left.inputs | right.inputs)
+
+
+class _Expressions:
+    """Reads the expressions of one scope."""
+
+    def __init__(
+        self, reader: _Reader, sources: Mapping[str, Flow], nested: Mapping[int, Any], inputs: frozenset[DatasetUrn]
+    ) -> None:
+        self.reader, self.sources, self.nested, self.inputs = reader, sources, nested, inputs
+
+    def value(self, node: Any) -> Influences:
+        """Say what reaches the value of an expression."""
+        from sqlglot import exp
+
+        if isinstance(node, exp.Column):
+            return self._column(node)
+        if id(node) in self.nested or isinstance(node, exp.Query):
+            return self._subquery(node)
+        if isinstance(node, (exp.Paren, exp.Alias)):
+            return self.value(node.this)
+        if isinstance(node, exp.Count) and isinstance(node.this, exp.Star):
+            return {(urn, ""): frozenset({"AGGREGATION"}) for urn in self.inputs}
+        return flow.combine(flow.act(self.value(child), role) for child, role in _roles(node))
+
+    def deciding(self, select: Any) -> Iterator[Influences]:
+        """Yield what each clause of a SELECT does to its rows."""
+        from sqlglot import exp
+
+        for name, subtype in _CLAUSES:
+            clause = select.args.get(name)
+            if clause is not None:
+                yield flow.act(flow.combine(map(self.value, clause.iter_expressions())), subtype)
+        for join in select.args.get("joins") or ():
+            on = join.args.get("on")
+            if on is not None:
+                yield flow.act(self.value(on), "JOIN")
+            elif not join.args.get("using"):
+                yield {(urn, ""): frozenset({"JOIN"}) for urn in self.inputs}
+        distinct = select.args.get("distinct")
+        if distinct is not None:
+            wanted = distinct.args.get("on")
+            parts = wanted.expressions if isinstance(wanted, exp.Tuple) else select.selects
+            yield flow.act(flow.combine(map(self.value, parts)), "GROUP_BY")
+
+    def _column(self, node: Any) -> Influences:
+        source = self.sources.get(node.table)
+        if source is not None:
+            found = source.columns.get(node.name)
+            if found is not None:
+                return found
+            if len(source.inputs) == 1 and not source.columns:  # a table that the catalog does not list
+                return {(next(iter(source.inputs)), node.name): frozenset({"IDENTITY"})}
+            return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in source.inputs}
+        return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in self.inputs}
+
+    def _subquery(self, node: Any) -> Influences:
+        """A subquery as a value: its columns flow, and what decides its rows decides the value."""
+        inner = node.unnest() if hasattr(node, "unnest") else node
+        scope = self.nested.get(id(inner)) or self.nested.get(id(node))
+        if scope is None:
+            return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in self.inputs}
+        found = self.reader._scope(scope, self.sources)
+        return flow.combine([*found.columns.values(), found.rows])
+
+
+_CLAUSES = (("where", "FILTER"), ("group", "GROUP_BY"), ("having", "FILTER"), ("qualify", "FILTER"), ("order", "SORT"))
+
+
+def _roles(node: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the parts of an expression, and what each does to its value."""
+    from sqlglot import exp
+
+    if isinstance(node, exp.Window):
+        yield node.this, "AGGREGATION"
+        for part in (*(node.args.get("partition_by") or ()), node.args.get("order")):
+            if part is not None:
+                yield part, "WINDOW"
+    elif isinstance(node, (exp.Case, exp.If)):
+        for each in [node] if isinstance(node, exp.If) else node.args.get("ifs", ()):
+            yield each.this, "CONDITIONAL"
+            if each.args.get("true") is not None:
+                yield each.args["true"], "TRANSFORMATION"
+        for part, role in ((node.args.get("default"), "TRANSFORMATION"), (node.args.get("false"), "TRANSFORMATION")):
+            if part is not None:
+                yield part, role
+        if isinstance(node, exp.Case) and node.this is not None:
+            yield node.this, "CONDITIONAL"
+    elif isinstance(node, exp.Filter):
+        yield node.this, "AGGREGATION"
+        yield node.expression, "FILTER"
+    elif isinstance(node, (exp.In, exp.Exists)):
+        for child in node.iter_expressions():
+            yield child, "FILTER" if isinstance(child, exp.Query) else "TRANSFORMATION"
+    else:
+        role = "AGGREGATION" if isinstance(node, exp.AggFunc) else "TRANSFORMATION"
+        for child in node.iter_expressions():
+            yield child, role
+
+
+def _name(table: Any) -> str:
+    return ".".join(part.name for part in table.parts).lower()
+
+
+def _urn(name: str, tables: Mapping[str, DatasetUrn]) -> DatasetUrn:
+    known = {each.lower(): urn for each, urn in tables.items()}
+    return known.get(name) or known.get(name.rpartition(".")[2]) or f"table://{name}"

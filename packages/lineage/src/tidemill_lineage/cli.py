@@ -1,0 +1,248 @@
+"""`tidemill lineage`: look at the graph, ask it questions, send it elsewhere."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from tidemill_lineage.events import EventLog
+    from tidemill_lineage.graph import Graph
+    from tidemill_lineage.model import Edge
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _options(function: F) -> F:
+    """Options of every verb."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option("--graph", "path", type=click.Path(path_type=Path), help="Default: lineage.json in the home."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group()
+def lineage() -> None:
+    """See where data came from, and what depends on it.
+
+    NAME is a dataset (its URN, its asset key, or an end of either) or NAME#COLUMN.
+    """
+
+
+@lineage.command()
+@click.argument("name", required=False)
+@_options
+def show(name: str | None, path: Path | None, *, as_json: bool) -> None:
+    """List the datasets, or one dataset's columns and edges."""
+    graph = _load(path)
+    if name is None:
+        rows = [
+            {"dataset": each.urn, "asset": each.asset_key, "columns": len(each.columns)}
+            for each in graph.datasets.values()
+        ]
+        _print(rows, as_json=as_json, line=lambda row: f"{row['asset'] or '-':32} {row['columns']:>4}  {row['dataset']}")
+        return
+    found = graph.resolve(name)
+    edges = [edge for edge in graph.edges if found in _ends_of(edge)]
+    _print([_edge(edge) for edge in edges], as_json=as_json, line=_edge_line)
+
+
+@lineage.command()
+@click.argument("name")
+@click.option("--depth", type=click.IntRange(min=1), help="How many steps at most.")
+@_options
+def upstream(name: str, depth: int | None, path: Path | None, *, as_json: bool) -> None:
+    """List what NAME is made from, nearest first."""
+    _print(_load(path).upstream(name, depth=depth), as_json=as_json, line=str)
+
+
+@lineage.command()
+@click.argument("name")
+@click.option("--depth", type=click.IntRange(min=1), help="How many steps at most.")
+@_options
+def downstream(name: str, depth: int | None, path: Path | None, *, as_json: bool) -> None:
+    """List what is made from NAME, nearest first."""
+    _print(_load(path).downstream(name, depth=depth), as_json=as_json, line=str)
+
+
+@lineage.command()
+@click.argument("name")
+@_options
+def impact(name: str, path: Path | None, *, as_json: bool) -> None:
+    """Say which columns change with NAME, and whether its values flow there (DIRECT)."""
+    found = [{"name": each, "kind": kind} for each, kind in _load(path).impact(name).items()]
+    _print(found, as_json=as_json, line=lambda row: f"{row['kind']:9} {row['name']}")
+
+
+@lineage.command("path")
+@click.argument("source")
+@click.argument("target")
+@_options
+def path_command(source: str, target: str, path: Path | None, *, as_json: bool) -> None:
+    """Show a shortest way from SOURCE to TARGET; exit 1 if there is none."""
+    edges = _load(path).path(source, target)
+    _print([_edge(edge) for edge in edges], as_json=as_json, line=_edge_line)
+    if not edges:
+        from tidemill_lineage.errors import GraphError
+
+        raise GraphError(f"nothing leads from {source} to {target}")
+
+
+@lineage.command()
+@click.argument("before")
+@click.argument("after")
+@_options
+def diff(before: str, after: str, path: Path | None, *, as_json: bool) -> None:
+    """Compare two runs (ids, see `tidemill lineage runs`) or two graph documents."""
+    from dataclasses import fields
+
+    from tidemill_lineage.graph import diff as compare
+
+    found = compare(_run_or_file(before, path), _run_or_file(after, path))
+    values: dict[str, list[Any]] = {
+        each.name: [item if isinstance(item, str) else _edge(item) for item in getattr(found, each.name)]
+        for each in fields(found)
+    }
+    if as_json:
+        click.echo(json_module.dumps(values, indent=2))
+        return
+    for name, items in values.items():
+        sign = "+" if name.endswith("added") else "-"
+        for item in items:
+            click.echo(f"{sign} {item if isinstance(item, str) else _edge_line(item)}")
+
+
+@lineage.command()
+@_options
+def runs(path: Path | None, *, as_json: bool) -> None:
+    """List the runs whose events are kept, oldest first."""
+    _print(_log(path).run_ids(), as_json=as_json, line=str)
+
+
+@lineage.command()
+@click.argument("output", type=click.Path(path_type=Path), required=False)
+@_options
+def html(output: Path | None, path: Path | None, *, as_json: bool) -> None:
+    """Write the graph as one self-contained HTML page."""
+    from tidemill_lineage.html import write_page
+
+    target = output or _path(path).with_suffix(".html")
+    write_page(_load(path), target)
+    _print([str(target)], as_json=as_json, line=str)
+
+
+@lineage.command()
+@click.argument("where", type=click.Choice(["neo4j", "openlineage"]))
+@click.option("--url", help="Default: TIDEMILL_NEO4J_URL or TIDEMILL_OPENLINEAGE_URL.")
+@click.option("--run", "run_id", help="Only this run's; default all runs whose events are kept.")
+@_options
+def push(where: str, url: str | None, run_id: str | None, path: Path | None, *, as_json: bool) -> None:
+    """Send what was recorded to Neo4j or an OpenLineage endpoint; sending it again changes nothing."""
+    from tidemill_lineage.collect import resolved
+
+    graph = _load(path)
+    found = list(resolved(_log(path).read(run_id), graph))
+    emitter = _emitter(where, url)
+    try:
+        emitter.emit(found)
+    finally:
+        emitter.close()
+    _print([{"pushed": len(found), "to": where}], as_json=as_json, line=lambda row: f"{row['pushed']} runs to {where}")
+
+
+@lineage.command()
+@_options
+def validate(path: Path | None, *, as_json: bool) -> None:
+    """Check the graph document; exit 1 if anything in it is inconsistent."""
+    from tidemill_lineage.document import faults
+    from tidemill_lineage.errors import GraphError
+
+    graph = _load(path)
+    found = faults(graph)
+    _print(found, as_json=as_json, line=str)
+    orphans = graph.orphans()
+    if orphans:
+        click.echo(f"{len(orphans)} datasets that nothing reads or writes: {', '.join(orphans)}", err=True)
+    if found:
+        raise GraphError(f"{len(found)} faults in {_path(path)}")
+
+
+def _print(rows: Iterable[Any], *, as_json: bool, line: Callable[[Any], str]) -> None:
+    values = list(rows)
+    if as_json:
+        click.echo(json_module.dumps(values, indent=2))
+        return
+    for each in values:
+        click.echo(line(each))
+
+
+def _path(path: Path | None) -> Path:
+    from tidemill_core.settings import Settings
+    from tidemill_lineage.hooks import lineage_folder
+
+    return path or lineage_folder(Settings.from_env()) / "lineage.json"
+
+
+def _load(path: Path | None) -> Graph:
+    from tidemill_lineage.emitters.json_file import load_graph
+
+    return load_graph(_path(path))
+
+
+def _log(path: Path | None) -> EventLog:
+    from tidemill_lineage.events import EventLog
+
+    return EventLog(_path(path).parent / "events")
+
+
+def _run_or_file(name: str, path: Path | None) -> Graph:
+    from tidemill_lineage.emitters.json_file import load_graph
+    from tidemill_lineage.graph import Graph, merge
+
+    if Path(name).is_file():
+        return load_graph(name)
+    return merge(Graph(), _log(path).read(name))
+
+
+def _emitter(where: str, url: str | None) -> Any:
+    from tidemill_core.errors import ConfigError
+    from tidemill_core.settings import Settings
+    from tidemill_lineage.emitters._base import open_emitter
+
+    settings = Settings.from_env()
+    if where == "neo4j":
+        target = url or settings.neo4j_url
+        password = settings.neo4j_password.get_secret_value() if settings.neo4j_password else None
+        options: dict[str, object] = {"user": settings.neo4j_user, "password": password}
+    else:
+        target, options = url or settings.openlineage_url, {}
+    if not target:
+        raise ConfigError(f"where is {where}? Give --url or set TIDEMILL_{where.upper()}_URL")
+    return open_emitter(where, target, **options)
+
+
+def _ends_of(edge: Edge) -> set[str]:
+    from tidemill_lineage.model import column_urn
+
+    return {
+        edge.source, edge.target, column_urn(edge.source, edge.source_column), column_urn(edge.target, edge.target_column)
+    }  # fmt: skip
+
+
+def _edge(edge: Edge) -> dict[str, str]:
+    from tidemill_lineage.document import edge_value
+
+    return edge_value(edge)
+
+
+def _edge_line(value: dict[str, str]) -> str:
+    source = value["source"] + ("#" + value["source_column"] if "source_column" in value else "")
+    target = value["target"] + ("#" + value["target_column"] if "target_column" in value else "")
+    job = f", {value['job']}" if "job" in value else ""
+    return f"{source} -> {target}  {value['kind']} {value['subtype']} ({value['method']}{job})"

@@ -1,0 +1,138 @@
+"""Graphs and runs as plain JSON values, and back; the same graph always gives the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import orjson
+
+from tidemill_lineage.errors import GraphError
+from tidemill_lineage.graph import Graph
+from tidemill_lineage.model import Column, Dataset, Edge, Job, Run
+
+FORMAT = "tidemill-lineage/1"
+_EDGE_FIELDS = tuple(each.name for each in fields(Edge))
+
+
+def dump_graph(graph: Graph) -> bytes:
+    """Write a graph as an indented JSON document with sorted members."""
+    value = {
+        "format": FORMAT,
+        "datasets": [dataset_value(each) for each in graph.datasets.values()],
+        "jobs": [{"name": job.name, "reads": list(job.reads), "writes": list(job.writes)} for job in graph.jobs.values()],
+        "edges": [edge_value(each) for each in graph.edges],
+    }
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def parse_graph(data: bytes, *, name: str = "graph") -> Graph:
+    """Read what `dump_graph` wrote.
+
+    Raises:
+        GraphError: The text is no lineage document; says where it goes wrong.
+    """
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise GraphError(f"{name} is not JSON: {error}") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        found = value.get("format") if isinstance(value, dict) else type(value).__name__
+        raise GraphError(f"{name} is not a lineage document: format is {found!r}, {FORMAT!r} expected")
+    try:
+        datasets = [parse_dataset(each) for each in value["datasets"]]
+        jobs = [Job(name=j["name"], reads=tuple(j["reads"]), writes=tuple(j["writes"])) for j in value["jobs"]]
+        edges = [parse_edge(each) for each in value["edges"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise GraphError(f"{name} is damaged: {type(error).__name__} {error}; build it anew from the events") from error
+    return Graph(
+        {each.urn: each for each in sorted(datasets)}, {each.name: each for each in sorted(jobs)}, tuple(sorted(edges))
+    )
+
+
+def faults(graph: Graph) -> list[str]:
+    """List what is inconsistent in a graph: edges to unknown datasets, columns or jobs, wrong kinds."""
+    found = []
+    for edge in graph.edges:
+        for urn, column in ((edge.source, edge.source_column), (edge.target, edge.target_column)):
+            dataset = graph.datasets.get(urn)
+            if dataset is None:
+                found.append(f"edge names unknown dataset {urn}")
+            elif column and dataset.columns and column not in {each.name for each in dataset.columns}:
+                found.append(f"edge names unknown column {urn}#{column}")
+        if edge.kind not in ("DIRECT", "INDIRECT"):
+            found.append(f"edge to {edge.target}#{edge.target_column} has kind {edge.kind!r}")
+        if edge.job and edge.job not in graph.jobs:
+            found.append(f"edge names unknown job {edge.job!r}")
+    found += [f"job {job.name!r} names unknown dataset {urn}" for job in graph.jobs.values()
+              for urn in (*job.reads, *job.writes) if urn not in graph.datasets]  # fmt: skip
+    return sorted(set(found))
+
+
+def dump_run(run: Run) -> bytes:
+    """Write one run as one line of JSON, without its line end."""
+    return orjson.dumps(
+        {
+            "run": run.id,
+            "job": run.job,
+            "state": run.state,
+            "started_at": run.started_at,
+            "ended_at": run.ended_at,
+            "reads": [dataset_value(each) for each in run.reads],
+            "writes": [dataset_value(each) for each in run.writes],
+            "edges": [edge_value(each) for each in run.edges],
+            "rows": run.rows,
+            "error": run.error,
+        }
+    )
+
+
+def parse_run(line: bytes) -> Run:
+    """Read what `dump_run` wrote.
+
+    Raises:
+        GraphError: The line is cut short or is no run.
+    """
+    try:
+        value = orjson.loads(line)
+        return Run(
+            id=value["run"],
+            job=value["job"],
+            state=value["state"],
+            started_at=value["started_at"],
+            ended_at=value["ended_at"],
+            reads=tuple(map(parse_dataset, value["reads"])),
+            writes=tuple(map(parse_dataset, value["writes"])),
+            edges=tuple(map(parse_edge, value["edges"])),
+            rows=value["rows"],
+            error=value["error"],
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise GraphError(f"a line is no run: {error}") from error
+
+
+def dataset_value(dataset: Dataset) -> dict[str, Any]:
+    """Turn a dataset into plain values."""
+    value: dict[str, Any] = {"urn": dataset.urn, "columns": [[each.name, each.type] for each in dataset.columns]}
+    return value | {"asset_key": dataset.asset_key} if dataset.asset_key else value
+
+
+def parse_dataset(value: Mapping[str, Any]) -> Dataset:
+    """Turn plain values into a dataset."""
+    columns: Iterable[tuple[str, str]] = value["columns"]
+    return Dataset(
+        urn=value["urn"],
+        columns=tuple(Column(name=name, type=kind) for name, kind in columns),
+        asset_key=value.get("asset_key", ""),
+    )
+
+
+def edge_value(edge: Edge) -> dict[str, str]:
+    """Turn an edge into plain values; empty ones are left out."""
+    return {name: value for name in _EDGE_FIELDS if (value := getattr(edge, name))}
+
+
+def parse_edge(value: Mapping[str, Any]) -> Edge:
+    """Turn plain values into an edge."""
+    return Edge(**value)

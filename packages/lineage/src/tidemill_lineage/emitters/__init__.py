@@ -1,0 +1,1 @@
+"""Where runs go: JSON files, Neo4j, OpenLineage; others register under ``tidemill.lineage.emitters``."""

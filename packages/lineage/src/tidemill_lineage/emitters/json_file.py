@@ -1,0 +1,90 @@
+"""The graph as one JSON file: merged on write, replaced atomically, the same bytes for the same graph."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tidemill_lineage.document import dump_graph, parse_graph
+from tidemill_lineage.graph import Graph, merge
+from tidemill_lineage.model import Run
+
+
+class JsonFileEmitter:
+    """Merges runs into a graph document.
+
+    Args:
+        path: Such as ``lineage.json``; its folder is made.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """What this emitter is called in logs and counters."""
+        return "json"
+
+    def emit(self, runs: Sequence[Run]) -> None:
+        """Merge runs into the file."""
+        self.update(runs)
+
+    def update(self, runs: Sequence[Run]) -> Graph:
+        """Merge runs into the file and return the graph; an unchanged graph leaves the file untouched.
+
+        Raises:
+            GraphError: The file holds something else; it is left as it is.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            before = self.path.read_bytes() if self.path.exists() else b""
+            graph = merge(parse_graph(before, name=str(self.path)) if before else Graph(), runs)
+            after = dump_graph(graph)
+            if after != before:
+                self._replace(after)
+        return graph
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _replace(self, data: bytes) -> None:
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one process at a time read, merge and replace."""
+        with self.path.with_name(f".{self.path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def load_graph(path: Path | str) -> Graph:
+    """Read a graph document.
+
+    Raises:
+        GraphError: The file is missing or no graph.
+    """
+    from tidemill_lineage.errors import GraphError
+
+    file = Path(path)
+    try:
+        return parse_graph(file.read_bytes(), name=str(file))
+    except OSError as error:
+        raise GraphError(
+            f"{file} cannot be read: {error.strerror}; give --graph, or run a traced job first"
+        ) from error
+
+
+def open_json(url: str, **_: object) -> JsonFileEmitter:
+    """Open the emitter registered as ``json``; `url` is a path or a ``file://`` URL."""
+    from urllib.parse import unquote, urlsplit
+
+    return JsonFileEmitter(unquote(urlsplit(url).path) if url.startswith("file://") else url)

@@ -1,0 +1,108 @@
+"""The values of lineage: datasets and their columns, jobs, runs, and the edges between columns.
+
+A dataset is known by its URN (``postgres://host:port/db/schema.table``, ``s3://bucket/key``),
+never by the run that touched it, so a second run yields the same graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DatasetUrn = str
+"""``scheme://authority/name``."""
+
+Kind = Literal["DIRECT", "INDIRECT"]
+"""DIRECT: values flow from the source to the target. INDIRECT: the source decides which rows or groups there are."""
+
+Method = Literal["plan", "probe", "sql", "attrs", "declared", "schema"]
+"""How an edge was found, from the most to the least certain (`schema` means equal names, said so)."""
+
+State = Literal["COMPLETE", "FAIL"]
+
+ASSET_SCHEME = "asset://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Column:
+    """A column of a dataset, with its type in the words of its store."""
+
+    name: str
+    type: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Dataset:
+    """A table, a topic, a file or a folder of files."""
+
+    urn: DatasetUrn
+    columns: tuple[Column, ...] = ()
+    asset_key: str = ""
+    """The Dagster key, ``raw/weather``, where there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Edge:
+    """One influence of a source column on a target column.
+
+    An empty `source_column` means the dataset as a whole (its rows are counted, or columns are not
+    known); an empty `target_column` means every column of the target.
+    """
+
+    target: DatasetUrn
+    target_column: str = ""
+    source: DatasetUrn
+    source_column: str = ""
+    kind: Kind
+    subtype: str
+    """IDENTITY, TRANSFORMATION, AGGREGATION; FILTER, JOIN, GROUP_BY, SORT, WINDOW, CONDITIONAL."""
+    method: Method
+    job: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Job:
+    """Something that runs again and again: a step, a function, a loader of one table."""
+
+    name: str
+    reads: tuple[DatasetUrn, ...] = ()
+    writes: tuple[DatasetUrn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one job did in one run: the unit that is recorded, merged and emitted.
+
+    Attributes:
+        id: The run's id; several jobs share it when one orchestrator run holds them all.
+        ended_at: Seconds since the epoch.
+        rows: Rows written, where known.
+        error: Class and message of what ended a failed run.
+    """
+
+    id: str
+    job: str
+    state: State = "COMPLETE"
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    reads: tuple[Dataset, ...] = ()
+    writes: tuple[Dataset, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    rows: int | None = None
+    error: str = ""
+
+
+def asset_urn(asset_key: str) -> DatasetUrn:
+    """Name a dataset by its Dagster key; the graph replaces it by the stored URN where one is known."""
+    return f"{ASSET_SCHEME}{asset_key}"
+
+
+def column_urn(dataset: DatasetUrn, column: str) -> str:
+    """Name a column: ``urn#column``; just the URN for the dataset as a whole."""
+    return f"{dataset}#{column}" if column else dataset
+
+
+def split_column(name: str) -> tuple[DatasetUrn, str]:
+    """Take ``urn#column`` apart; the column is empty when only a dataset is named."""
+    dataset, _, column = name.partition("#")
+    return dataset, column
