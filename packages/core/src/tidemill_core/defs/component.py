@@ -116,7 +116,7 @@ class ConfigComponent(dg.Component):
         Raises:
             ConfigFaults: Every fault.
         """
-        found = context or cast("dg.ComponentLoadContext", dg.ComponentTree.for_test().load_context)
+        found = context or dg.ComponentTree.for_test().load_context
         return cls(validate(_document(attributes, found), cls.config_type))
 
 
@@ -129,18 +129,20 @@ def _unchecked(model: type[Config]) -> type[Config]:
         object.__setattr__(kept, _RAW, value)
         return kept
 
+    validators: dict[str, Any] = {"keep": model_validator(mode="wrap")(keep)}
     made = create_model(
         model.__name__,
         __base__=model,
         __doc__=model.__doc__,
         __module__=model.__module__,
-        __validators__={"keep": model_validator(mode="wrap")(keep)},
+        __validators__=validators,
     )
     return cast("type[Config]", made)
 
 
 def _document(attributes: Mapping[str, Any], context: dg.ComponentLoadContext) -> Document:
-    scoped = context.with_rendering_scope({"context": LoadContextScope(context)}).resolution_context
+    scope: Any = LoadContextScope
+    scoped = context.with_rendering_scope({"context": scope(context)}).resolution_context
     resolved = scoped.at_path("attributes").resolve_value(dict(attributes))
     tree = scoped.source_position_tree
     if tree is None:

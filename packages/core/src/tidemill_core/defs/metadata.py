@@ -1,13 +1,23 @@
 """What every materialization tells Dagster: rows, table, columns, bytes, seconds, under Dagster's own keys."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 import dagster as dg
 
+_MAKERS: tuple[tuple[type | tuple[type, ...], Callable[[Any], dg.MetadataValue[Any]]], ...] = (
+    (dg.TableSchema, dg.MetadataValue.table_schema),
+    (bool, dg.MetadataValue.bool),
+    (int, dg.MetadataValue.int),
+    (float, dg.MetadataValue.float),
+    (PurePath, lambda path: dg.MetadataValue.path(str(path))),
+    (Mapping, lambda mapping: dg.MetadataValue.json(dict(mapping))),
+    ((list, tuple), lambda values: dg.MetadataValue.json(list(values))),
+)
+
 Columns = Any
-"""A pyarrow schema, a polars schema, or ``[(name, type), ...]``."""
+"""A pyarrow schema, a polars schema, ``[(name, type), ...]`` or ``[(name, type, is_nullable), ...]``."""
 
 
 def materialization(
@@ -53,7 +63,7 @@ def _columns(schema: Columns) -> Iterable[tuple[str, str, bool]]:
         return [(name, str(kind), True) for name, kind in schema.items()]
     if hasattr(schema, "names") and hasattr(schema, "field"):
         return [(field.name, str(field.type), field.nullable) for field in schema]
-    return [(name, str(kind), True) for name, kind in schema]
+    return [(name, str(kind), all(rest)) for name, kind, *rest in schema]
 
 
 def _column(name: str, kind: str, is_nullable: bool) -> dg.TableColumn:  # noqa: FBT001
@@ -64,20 +74,9 @@ def _column(name: str, kind: str, is_nullable: bool) -> dg.TableColumn:  # noqa:
 def _value(value: Any) -> dg.MetadataValue[Any]:
     if isinstance(value, dg.MetadataValue):
         return value
-    if isinstance(value, dg.TableSchema):
-        return dg.MetadataValue.table_schema(value)
-    if isinstance(value, bool):
-        return dg.MetadataValue.bool(value)
-    if isinstance(value, int):
-        return dg.MetadataValue.int(value)
-    if isinstance(value, float):
-        return dg.MetadataValue.float(value)
-    if isinstance(value, PurePath):
-        return dg.MetadataValue.path(str(value))
-    if isinstance(value, Mapping):
-        return dg.MetadataValue.json(dict(value))
-    if isinstance(value, (list, tuple)):
-        return dg.MetadataValue.json(list(value))
+    for kind, make in _MAKERS:
+        if isinstance(value, kind):
+            return make(value)
     text = str(value)
     is_link = text.startswith(("http://", "https://")) and " " not in text
     return dg.MetadataValue.url(text) if is_link else dg.MetadataValue.text(text)

@@ -71,6 +71,8 @@ class ParquetIOManager(dg.ConfigurableIOManager, ObjectStoreResource):
         with dagster_errors():
             kind, is_dict = frames.wanted(context.dagster_type.typing_type)
             place = layout.place_of(context)
+            if is_dict and not place.is_partitioned:
+                raise PermanentError(f"{place.base} has no partitions to make a dict of")
             store = self.open()
             facts = context.definition_metadata or {}
             columns = list(facts["columns"]) if facts.get("columns") else None
