@@ -5,13 +5,11 @@ from __future__ import annotations
 import uuid
 
 import pytest
-
 from tidemill_core.settings import StorageOptions
 
 
 def _roundtrip(servers: str, topic: str) -> list[bytes]:
     from confluent_kafka import Consumer, Producer
-
     from tidemill_core.embedded.kafka import consumer_defaults, producer_defaults
 
     producer = Producer({"bootstrap.servers": servers, **producer_defaults()})

@@ -17,9 +17,7 @@ def services() -> None:
 
 _NAMES = click.argument("names", nargs=-1)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_ENV = click.option(
-    "--env", "as_env", is_flag=True, help="Print shell lines that point everything at the servers."
-)
+_ENV = click.option("--env", "as_env", is_flag=True, help="Print shell lines that point everything at the servers.")
 
 
 @services.command()

@@ -10,11 +10,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill_core.services import processes
 from tidemill_core.services._base import Account, Launch
 from tidemill_core.services.accounts import unprivileged
 from tidemill_core.services.errors import ServiceStartFailed
 from tidemill_core.services.files import open_folder, write_private
+from tidemill_core.services.postgres_lock import drop_stale_lock
 from tidemill_core.services.postgres_programs import Origin, find_programs, server_version
 
 USER = "tidemill"
@@ -64,7 +64,7 @@ class PostgresService:
         password = _password(folder)
         if _data_major(data) is None:
             _initdb(programs, place, password, account)
-        _drop_foreign_lock(data)
+        drop_stale_lock(data)
         options = {**_SETTINGS, **({} if self.durable else _FLEETING), "port": str(port)}
         flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         url = f"postgresql://{USER}:{password}@127.0.0.1:{port}/{self.database}"
@@ -111,8 +111,8 @@ def _data_major(data: Path) -> int | None:
 
 def _initdb(programs: Path, place: Path, password: str, account: Account | None) -> None:
     """Build the data folder beside its final name, so that a killed initdb leaves nothing half made."""
-    data, partial, secret = place / "data", place / "initdb", place / "initdb.password"
-    for old in (partial, data):
+    data, partial, secret = place / "data", place / f"initdb-{secrets.token_hex(4)}", place / "initdb.password"
+    for old in (data, *place.glob("initdb-*")):
         shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(mode=0o700)
     write_private(secret, password)
@@ -139,19 +139,3 @@ def _initdb(programs: Path, place: Path, password: str, account: Account | None)
     if code != 0:
         raise ServiceStartFailed("postgres", f"initdb ended with {code}", log)
     partial.rename(data)
-
-
-def _drop_foreign_lock(data: Path) -> None:
-    """Remove a stale postmaster.pid whose number now belongs to some other program.
-
-    A stale file whose process is gone is left to PostgreSQL, which also checks that no
-    backend of the old server still uses its shared memory.
-    """
-    lock = data / "postmaster.pid"
-    try:
-        pid = int(lock.read_text().splitlines()[0])
-    except (FileNotFoundError, ValueError, IndexError):
-        return
-    command = processes.command_line(pid)
-    if command and str(data) not in command:
-        lock.unlink()

@@ -16,6 +16,7 @@ from tidemill_core.services.files import locked, open_place, write_private
 
 RECORD = "service.json"
 LOG = "server.log"
+PORT = "port"
 _LOG_LIMIT = 20_000_000
 
 
@@ -92,13 +93,11 @@ def start(service: Service, folder: Path, *, fresh: bool = False) -> tuple[Runni
 def launch(service: Service, folder: Path, *, fresh: bool = False) -> Running:
     """Start `service` in `folder`; the caller holds the folder's start lock."""
     service.fetch()
-    earlier = recall(folder)
     if fresh:
         _clear(folder)
     _rotate(folder / LOG)
-    port = earlier.port if earlier is not None and processes.is_free(earlier.port) else processes.free_port()
     try:
-        return _launch_once(service, folder, port)
+        return _launch_once(service, folder, _usual_port(folder))
     except ServiceStartFailed:
         # Another process may have taken the port between our probe and the server's bind.
         return _launch_once(service, folder, processes.free_port())
@@ -121,6 +120,7 @@ def _launch_once(service: Service, folder: Path, port: int) -> Running:
         folder=str(folder),
     )
     write_private(folder / RECORD, json.dumps(asdict(running), indent=2))
+    (folder / PORT).write_text(str(port))
     _await_ready(service, how, running)
     return running
 
@@ -139,6 +139,15 @@ def _await_ready(service: Service, how: Launch, running: Running) -> None:
     if not in_time:
         running.stop()
         raise ServiceStartFailed(service.name, f"no answer within {how.start_s:g} s", running.log)
+
+
+def _usual_port(folder: Path) -> int:
+    """Choose the port that the folder's last server had, if it is free, so that URLs stay what they were."""
+    try:
+        port = int((folder / PORT).read_text())
+    except (FileNotFoundError, ValueError):
+        return processes.free_port()
+    return port if processes.is_free(port) else processes.free_port()
 
 
 def _clear(folder: Path) -> None:
