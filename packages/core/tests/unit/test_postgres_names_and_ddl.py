@@ -136,7 +136,7 @@ def test_a_plain_type_is_taken(text):
 def test_an_override_or_key_of_no_column_is_refused():
     schema = pa.schema([("a", pa.int8())])
 
-    with pytest.raises(ConfigError, match="'b'|b"):
+    with pytest.raises(ConfigError, match="b"):
         ddl_for("t", schema, types={"b": "text"})
     with pytest.raises(ConfigError, match="'b'"):
         ddl_for("t", schema, ("b",))

@@ -77,9 +77,6 @@ def faults(batch: pa.RecordBatch, targets: Mapping[str, ColumnType], policy: Pol
         cast = _cast_for(targets[name], policy or Policy())
         for row in _all_bad(cast, column, 0):
             yield Fault(row=row, column=name, reason=_reason(cast, column, row))
-        if not targets[name].nullable and column.null_count:
-            for row in _nulls(column):
-                yield Fault(row=row, column=name, reason="null in a NOT NULL column")
 
 
 Cast = Callable[["pa.Array"], "pa.Array"]
@@ -135,9 +132,3 @@ def _reason(cast: Cast, column: pa.Array, row: int) -> str:
     except _bad_value() as error:
         return " ".join(str(error).split())
     return "refused together with its neighbours"
-
-
-def _nulls(column: pa.Array) -> list[int]:
-    import pyarrow.compute as pc
-
-    return pc.indices_nonzero(column.is_null()).to_pylist()  # type: ignore[no-any-return]

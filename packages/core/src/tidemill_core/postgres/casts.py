@@ -37,6 +37,8 @@ def cast_to(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
     from tidemill_core.postgres.casts_time import TIME_CASTS
 
     column = plain(column)
+    if not target.nullable and column.null_count:
+        raise ValueError("a null in a NOT NULL column")
     if kind.is_null(column.type):
         return pa.nulls(len(column), pa.string())  # a null has no bytes: any encoder writes it
     if target.element is not None:

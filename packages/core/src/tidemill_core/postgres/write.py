@@ -101,8 +101,17 @@ def merge_from(
     *,
     columns: Sequence[str],
     key: Sequence[str],
+    order: Sequence[str] = (),
 ) -> int:
     """Upsert every row of a staging table, the last of each key; answers how many rows were written.
+
+    Args:
+        conn: An open connection.
+        table: Has a primary key or unique constraint on exactly `key`.
+        staging: Holds `columns`, and those of `order`.
+        columns: What to write.
+        key: Columns of the constraint.
+        order: Staging columns that say which row is the last of its key, before the order of writing.
 
     Raises:
         ConfigError: The key is empty or not among the columns.
@@ -119,10 +128,11 @@ def merge_from(
             raise PostgresRefused(f"upsert into {name}: a row has a null in its key ({keys})")
         picked = ", ".join(map(quote, columns))
         rest = [quote(column) for column in columns if column not in key]
+        latest = "".join(f", {quote(column)} DESC" for column in order)
         action = "UPDATE SET " + ", ".join(f"{each} = excluded.{each}" for each in rest) if rest else "NOTHING"
         done = conn.execute(
             f"INSERT INTO {name.quoted} ({picked}) SELECT DISTINCT ON ({keys}) {picked} FROM {source.quoted}"  # noqa: S608 - every name is quoted
-            f" ORDER BY {keys}, ctid DESC ON CONFLICT ({keys}) DO {action}".encode()
+            f" ORDER BY {keys}{latest}, ctid DESC ON CONFLICT ({keys}) DO {action}".encode()
         )
     return done.rowcount
 
