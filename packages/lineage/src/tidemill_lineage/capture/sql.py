@@ -61,7 +61,7 @@ def capture_sql(
         job=job,
         started_at=at,
         ended_at=at,
-        reads=tuple(reader.datasets(urn) for urn in sorted(found.inputs)),
+        reads=tuple(reader.datasets(urn) for urn in sorted(reader.names)),
         writes=(Dataset(urn=target, columns=tuple(Column(name=name) for name in names)),),
         edges=tuple(sorted(set(flow.edges(found, target=target, names=names, method="sql", job=job)))),
     )
@@ -97,6 +97,7 @@ class _Reader:
         self.tables, self.dialect = tables, dialect
         self.catalog = {name.lower(): dict(columns) for name, columns in catalog.items()}
         self.names: dict[DatasetUrn, str] = {}
+        self.partial: dict[int, Flow] = {}
 
     def read(self, query: Any) -> Flow:
         from sqlglot.errors import SqlglotError
@@ -113,7 +114,7 @@ class _Reader:
         scope = build_scope(qualified)
         if scope is None:
             raise CaptureError("the query has no SELECT")
-        return self._scope(scope, {})
+        return self.scope(scope, {})
 
     def datasets(self, urn: DatasetUrn) -> Dataset:
         columns = self._columns(self.names.get(urn, ""))
@@ -135,25 +136,37 @@ class _Reader:
     def _columns(self, name: str) -> dict[str, str]:
         return self.catalog.get(name) or self.catalog.get(name.rpartition(".")[2]) or {}
 
-    def _scope(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
+    def scope(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
         """Find the flow of a scope; `outer` are the sources a correlated subquery may also name."""
         from sqlglot import exp
 
-        if isinstance(scope.expression, exp.SetOperation):
-            return self._set_operation(scope, outer)
+        if id(scope) in self.partial:  # a recursive CTE names itself
+            return self.partial[id(scope)]
+        self.partial[id(scope)] = Flow({})
+        try:
+            if isinstance(scope.expression, exp.SetOperation):
+                return self._set_operation(scope, outer)
+            if isinstance(scope.expression, exp.Select):
+                return self._select(scope, outer)
+            return Flow({}, {}, frozenset().union(*(each.inputs for each in outer.values())))  # UNNEST and the like
+        finally:
+            del self.partial[id(scope)]
+
+    def _select(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
         sources = {**outer}
-        own: dict[str, Flow] = {}
         for name, source in scope.sources.items():
-            own[name] = sources[name] = self._source(source, sources)
-        rows = [each.rows for name, each in own.items() if name in scope.selected_sources]
-        inputs = frozenset().union(*(own[name].inputs for name in scope.selected_sources if name in own), frozenset())
+            if name in scope.selected_sources or name not in outer:
+                sources[name] = self._source(source, sources)
+        own = [sources[name] for name in scope.selected_sources if name in sources]
+        inputs: frozenset[DatasetUrn] = frozenset().union(*(each.inputs for each in own))
         nested = {id(each.expression): each for each in scope.subquery_scopes}
         read = _Expressions(self, sources, nested, inputs)
         columns: dict[str, Influences] = {}
         for index, projection in enumerate(scope.expression.selects):
             name = projection.alias_or_name or f"_col_{index}"
             columns[name if name not in columns else f"{name}_{index}"] = read.value(projection.unalias())
-        rows += list(read.deciding(scope.expression))
+        read.aliases = columns
+        rows = [each.rows for each in own] + list(read.deciding(scope.expression))
         return Flow(columns, flow.combine(rows), inputs)
 
     def _source(self, source: Any, outer: Mapping[str, Flow]) -> Flow:
@@ -164,21 +177,18 @@ class _Reader:
             urn = _urn(name, self.tables)
             self.names[urn] = name
             return flow.base(urn, self._columns(name))
-        return self._scope(source, outer)
+        return self.scope(source, outer)
 
     def _set_operation(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
         """Unite two queries by position; all but UNION ALL compare whole rows."""
         from sqlglot import exp
 
-        left, right = (self._scope(each, outer) for each in scope.union_scopes)
-        columns = {
-            name: flow.combine([mine, theirs])
-            for (name, mine), theirs in zip(left.columns.items(), right.columns.values(), strict=False)
-        }
-        rows = [left.rows, right.rows]
-        if scope.expression.args.get("distinct") or not isinstance(scope.expression, exp.Union):
-            rows.append(flow.act(flow.combine([*left.columns.values(), *right.columns.values()]), "GROUP_BY"))
-        return Flow(columns, flow.combine(rows), left.inputs | right.inputs)
+        left, right = scope.set_operation_scopes
+        found = self.scope(left, outer)
+        for _ in range(_RECURSION_ROUNDS if isinstance(scope.expression.parent, exp.CTE) else 1):
+            self.partial[id(scope)] = found
+            found = _united(found, self.scope(right, outer), scope.expression)
+        return found
 
 
 class _Expressions:
@@ -188,6 +198,7 @@ class _Expressions:
         self, reader: _Reader, sources: Mapping[str, Flow], nested: Mapping[int, Any], inputs: frozenset[DatasetUrn]
     ) -> None:
         self.reader, self.sources, self.nested, self.inputs = reader, sources, nested, inputs
+        self.aliases: Mapping[str, Influences] = {}
 
     def value(self, node: Any) -> Influences:
         """Say what reaches the value of an expression."""
@@ -224,6 +235,8 @@ class _Expressions:
             yield flow.act(flow.combine(map(self.value, parts)), "GROUP_BY")
 
     def _column(self, node: Any) -> Influences:
+        if not node.table and node.name in self.aliases:
+            return self.aliases[node.name]
         source = self.sources.get(node.table)
         if source is not None:
             found = source.columns.get(node.name)
@@ -240,11 +253,25 @@ class _Expressions:
         scope = self.nested.get(id(inner)) or self.nested.get(id(node))
         if scope is None:
             return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in self.inputs}
-        found = self.reader._scope(scope, self.sources)
+        found = self.reader.scope(scope, self.sources)
         return flow.combine([*found.columns.values(), found.rows])
 
 
+_RECURSION_ROUNDS = 3
+"""Passes over a recursive CTE; each carries influences one step further, and columns settle at once."""
+
 _CLAUSES = (("where", "FILTER"), ("group", "GROUP_BY"), ("having", "FILTER"), ("qualify", "FILTER"), ("order", "SORT"))
+
+
+def _united(left: Flow, right: Flow, operation: Any) -> Flow:
+    from sqlglot import exp
+
+    pairs = zip(left.columns.items(), right.columns.values(), strict=False)
+    columns = {name: flow.combine([mine, theirs]) for (name, mine), theirs in pairs}
+    rows = [left.rows, right.rows]
+    if operation.args.get("distinct") or not isinstance(operation, exp.Union):
+        rows.append(flow.act(flow.combine([*left.columns.values(), *right.columns.values()]), "GROUP_BY"))
+    return Flow(columns, flow.combine(rows), left.inputs | right.inputs)
 
 
 def _roles(node: Any) -> Iterator[tuple[Any, str]]:
