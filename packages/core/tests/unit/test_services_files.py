@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tidemill_core.errors import ExitCode, ServiceError, exit_code
-from tidemill_core.services import files, pins, stack
+from tidemill_core.services import fetching, files, stack
 from tidemill_core.services.errors import ServiceFetchFailed, ServiceMissing, UnknownService
 
 
@@ -80,7 +80,7 @@ def test_a_pin_is_fetched_once_by_many(cache: Path, tmp_path: Path, monkeypatch:
     calls = tmp_path / "calls"
     _fake_tool(tmp_path / "bin", "mvn", f"echo call >> {calls}; mkdir lib; touch lib/a.jar")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    threads = [threading.Thread(target=pins.fetch_maven, args=("kafka", "1")) for _ in range(4)]
+    threads = [threading.Thread(target=fetching.fetch_maven, args=("kafka", "1")) for _ in range(4)]
 
     for thread in threads:
         thread.start()
@@ -88,7 +88,7 @@ def test_a_pin_is_fetched_once_by_many(cache: Path, tmp_path: Path, monkeypatch:
         thread.join()
 
     assert calls.read_text().splitlines() == ["call"]
-    assert (pins.fetch_maven("kafka", "1") / "a.jar").exists()
+    assert (fetching.fetch_maven("kafka", "1") / "a.jar").exists()
 
 
 def test_a_fetch_that_fails_leaves_nothing_that_looks_whole(
@@ -98,7 +98,7 @@ def test_a_fetch_that_fails_leaves_nothing_that_looks_whole(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     with pytest.raises(ServiceFetchFailed, match="no network"):
-        pins.fetch_maven("kafka", "1")
+        fetching.fetch_maven("kafka", "1")
 
     assert [each.name for each in cache.iterdir() if each.name.startswith("kafka-")] == []
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill_core.services._base import Launch
-from tidemill_core.services.pins import fetch_npm, npm_version, tool
+from tidemill_core.services.fetching import fetch_npm, npm_version, tool
 from tidemill_core.services.s3 import status
 
 ACCOUNT = "devstoreaccount1"

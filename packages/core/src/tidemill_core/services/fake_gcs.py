@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill_core.services._base import Launch
-from tidemill_core.services.pins import fetch_go, go_version
+from tidemill_core.services.fetching import fetch_go, go_version
 from tidemill_core.services.s3 import status
 
 _MODULE = "github.com/fsouza/fake-gcs-server"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tidemill_core.services._base import Launch
 from tidemill_core.services.errors import ServiceStartFailed
-from tidemill_core.services.pins import fetch_maven, maven_version, tool
+from tidemill_core.services.fetching import fetch_maven, maven_version, tool
 from tidemill_core.services.processes import free_port
 
 _PROPERTIES = """\

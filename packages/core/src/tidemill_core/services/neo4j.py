@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill_core.services._base import Launch
-from tidemill_core.services.pins import fetch_maven, maven_version, tool
+from tidemill_core.services.fetching import fetch_maven, maven_version, tool
 
 _CONF = """\
 server.bolt.listen_address=127.0.0.1:{port}

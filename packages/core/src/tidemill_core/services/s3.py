@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill_core.services._base import Launch
-from tidemill_core.services.pins import fetch_go, fetch_maven, go_version, maven_version, tool
+from tidemill_core.services.fetching import fetch_go, fetch_maven, go_version, maven_version, tool
 from tidemill_core.services.processes import free_port
 
 ACCESS_KEY = "tidemill"
