@@ -204,7 +204,7 @@ class Client:
         self._throttled = re.compile(throttled.encode()) if throttled else None
         self._origin = _origin(base_url)
         self._allowed = frozenset(host.lower() for host in source.allowed_hosts)
-        self._secret_param = source.auth.name if _in_query(source.auth) else None
+        self._secret_param = _query_param(source.auth)
 
     def get(self, url: str, *, stream: str, headers: Mapping[str, str] | None = None) -> Response:
         """Fetch one page: status 200 or 304.
@@ -378,8 +378,8 @@ def _auth_headers(auth: config.Auth) -> dict[str, str]:
             return {}
 
 
-def _in_query(auth: config.Auth) -> bool:
-    return isinstance(auth, config.ApiKeyAuth) and auth.place == "query"
+def _query_param(auth: config.Auth) -> str | None:
+    return auth.name if isinstance(auth, config.ApiKeyAuth) and auth.place == "query" else None
 
 
 def _secret(auth: config.Auth) -> str:

@@ -99,7 +99,7 @@ class HttpConfig(Config):
     """Largest accepted body, after decompression."""
     max_redirects: int = Field(default=5, ge=0, le=20)
     """Redirects followed for one request."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default_factory=dict)
     """Headers sent with every request; secrets belong in `auth`."""
     rate: RateConfig = RateConfig()
     """Pacing."""
@@ -224,7 +224,7 @@ class StreamConfig(Config):
     """Name of the stream, and of its table in the served API."""
     path: str = ""
     """Path below `base_url`."""
-    params: dict[str, ParamValue] = {}
+    params: dict[str, ParamValue] = Field(default_factory=dict)
     """Query parameters; ``{cursor}`` in a text is replaced."""
     paginate: Paginate = SinglePage()
     """How to reach the next page."""

@@ -30,17 +30,15 @@ def request_text(stream: StreamConfig, kept: str | None) -> str | None:
     if kept is None:
         return stream.cursor.start
     value, lag_s = _value(stream, kept), stream.cursor.lag_s
-    match stream.fields[stream.cursor.field].type:
-        case "timestamp":
-            return _iso(value - timedelta(seconds=lag_s))
-        case "epoch_s":
-            return str(int((value - timedelta(seconds=lag_s)).timestamp()))
-        case "epoch_ms":
-            return str(int((value - timedelta(seconds=lag_s)).timestamp() * 1000))
-        case "date":
-            return str(value - timedelta(days=-(-int(lag_s) // 86400)))
-        case _:
-            return str(value - int(lag_s))
+    kind = stream.fields[stream.cursor.field].type
+    if kind in {"int32", "int64"}:
+        return str(value - int(lag_s))
+    if kind == "date":
+        return str(value - timedelta(days=-(-int(lag_s) // 86400)))
+    moment = value - timedelta(seconds=lag_s)
+    if kind == "timestamp":
+        return _iso(moment)
+    return str(int(moment.timestamp() * (1000 if kind == "epoch_ms" else 1)))
 
 
 def _value(stream: StreamConfig, text: str) -> Any:

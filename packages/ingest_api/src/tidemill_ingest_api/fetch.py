@@ -121,7 +121,7 @@ def run_stream(
     began, before = time.monotonic(), _snapshot(client)
     spec = table_spec(source, stream, client)
     with store.writer(spec) as writer:
-        load = _Load(stream, spec, writer, StreamReport(source=source.source, stream=stream.name))
+        load = _Load(stream, writer, StreamReport(source=source.source, stream=stream.name))
         load.report.table = store.shown_name(spec)
         cursor = cursors.request_text(stream, load.state.cursor)
         for page in read_pages(source, stream, client, load.state.pages, cursor):
@@ -169,7 +169,7 @@ def table_spec(source: SourceConfig, stream: StreamConfig, client: Client | None
 class _Load:
     """One run of one stream: what was read and not yet committed."""
 
-    def __init__(self, stream: StreamConfig, spec: TableSpec, writer: Writer, report: StreamReport) -> None:
+    def __init__(self, stream: StreamConfig, writer: Writer, report: StreamReport) -> None:
         self.report, self.state, self.rows = report, writer.state(), dict[tuple[Any, ...], Row]()
         self._stream, self._writer = stream, writer
         self._compiled: Flattener = compile_stream(stream)

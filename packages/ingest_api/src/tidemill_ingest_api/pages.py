@@ -98,7 +98,7 @@ class _Walk:
         """Ask for one page; the content is None when it did not change."""
         key = self.key(url)
         state = self._known.get(key)
-        headers = {}
+        headers: dict[str, str] = {}
         if state is not None:
             headers |= {"if-none-match": state.etag} if state.etag else {}
             headers |= {"if-modified-since": state.last_modified} if state.last_modified else {}

@@ -47,7 +47,7 @@ class IngestComponent(ConfigComponent):
             {
                 "name": "issues",
                 "path": "/repos/dagster-io/dagster/issues",
-                "params": {"state": "all", "sort": "updated", "direction": "asc", "per_page": 100, "since": "{cursor}"},  # the placeholder is ours
+                "params": {"sort": "updated", "direction": "asc", "per_page": 100, "since": "{cursor}"},
                 "paginate": {"type": "link_header"},
                 "conditional": "etag",
                 "cursor": {"field": "updated_at", "lag_s": 300},
@@ -116,7 +116,7 @@ def fetch_in_dagster(
         spec = table_spec(config, stream, client)
         repeated = store.duplicates(spec)
     said = "no row changed" if report.is_unchanged else f"{report.inserted} new, {report.updated} changed"
-    context.log.info(f"{report.table}: {report.pages} pages ({report.not_modified} unchanged), {said}")
+    context.log.info("%s: %d pages (%d unchanged), %s", report.table, report.pages, report.not_modified, said)
     return dg.MaterializeResult(
         metadata=_metadata(report, stream),
         data_version=dg.DataVersion(str(report.version)),

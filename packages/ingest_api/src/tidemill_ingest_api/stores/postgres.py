@@ -132,9 +132,8 @@ class PostgresStore:
     def duplicates(self, table: TableSpec) -> int:
         """Count repeated keys."""
         key = _rows.quoted(table.primary_key)
-        rows = self._query(
-            f"SELECT count(*) FROM (SELECT 1 FROM {_name(table)} GROUP BY {key} HAVING count(*) > 1) AS r"
-        )  # as above
+        inner = f"SELECT 1 FROM {_name(table)} GROUP BY {key} HAVING count(*) > 1"  # noqa: S608  # as above
+        rows = self._query(f"SELECT count(*) FROM ({inner}) AS repeated")  # noqa: S608  # as above
         return int(rows[0][0]) if rows else 0
 
     def ping(self) -> None:
@@ -183,7 +182,8 @@ class PostgresStore:
                 if not connection.autocommit:
                     connection.autocommit = True
                     connection.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT}'")
-                return connection.execute(sql, params).fetchall()
+                rows: list[Any] = connection.execute(sql, params).fetchall()
+                return rows
         except (PoolTimeout, psycopg.OperationalError) as error:
             raise StoreUnavailable(self.url, str(error).partition("\n")[0]) from None
         except psycopg.ProgrammingError as error:

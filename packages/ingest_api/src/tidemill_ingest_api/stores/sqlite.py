@@ -112,9 +112,8 @@ class SqliteStore:
     def duplicates(self, table: TableSpec) -> int:
         """Count repeated keys."""
         key = _rows.quoted(table.primary_key)
-        rows = self._query(
-            f"SELECT count(*) FROM (SELECT 1 FROM {_name(table)} GROUP BY {key} HAVING count(*) > 1) AS r"
-        )  # as above
+        inner = f"SELECT 1 FROM {_name(table)} GROUP BY {key} HAVING count(*) > 1"  # noqa: S608  # as above
+        rows = self._query(f"SELECT count(*) FROM ({inner}) AS repeated")  # noqa: S608  # as above
         return int(rows[0][0]) if rows else 0
 
     def ping(self) -> None:
@@ -302,9 +301,9 @@ class SqliteWriter:
         else:
             for column, type_ in _rows.missing_columns(self._table, wanted, {row[1]: row[2] for row in info}).items():
                 self._connection.execute(f"ALTER TABLE {name} ADD COLUMN {_rows.quote(column)} {type_}")
-            key = tuple(row[1] for row in sorted(info, key=lambda row: row[5]) if row[5])
-            if key != self._table.primary_key:
-                raise SchemaConflict(self._table.table, f"its key is {key}, not {self._table.primary_key}")
+            found = tuple(row[1] for row in sorted(info, key=lambda row: row[5]) if row[5])
+            if found != self._table.primary_key:
+                raise SchemaConflict(self._table.table, f"its key is {found}, not {self._table.primary_key}")
         for column in self._table.indexes:
             index = _rows.quote(f"{self._table.table.replace('.', '_')}_{column}_idx")
             self._connection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {name} ({_rows.quote(column)})")

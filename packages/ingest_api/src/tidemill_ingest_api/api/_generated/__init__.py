@@ -1,0 +1,1 @@
+"""Code generated from the contracts in `proto/`; never edited by hand."""
