@@ -1,1 +1,60 @@
-"""Kafka to PostgreSQL or an object store: validate, filter, window, exactly once."""
+"""Kafka to PostgreSQL or an object store: validate, filter, window, exactly once.
+
+    from tidemill_stream import Plan, PipelineConfig, drain, produce, read_manifest
+
+Names are loaded when they are used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tidemill_stream.config import PipelineConfig, PipelinesConfig
+    from tidemill_stream.draining import DrainResult, drain
+    from tidemill_stream.manifest import CommittedFile, read_manifest, sweep
+    from tidemill_stream.plan import Plan
+    from tidemill_stream.producer import Published, ensure_topic, produce, watermarks
+    from tidemill_stream.sinks._base import sink_context
+    from tidemill_stream.worker import Worker
+
+__all__ = [
+    "CommittedFile",
+    "DrainResult",
+    "PipelineConfig",
+    "PipelinesConfig",
+    "Plan",
+    "Published",
+    "Worker",
+    "drain",
+    "ensure_topic",
+    "produce",
+    "read_manifest",
+    "sink_context",
+    "sweep",
+    "watermarks",
+]
+
+_HOMES = {
+    "config": ("PipelineConfig", "PipelinesConfig"),
+    "draining": ("DrainResult", "drain"),
+    "manifest": ("CommittedFile", "read_manifest", "sweep"),
+    "plan": ("Plan",),
+    "producer": ("Published", "ensure_topic", "produce", "watermarks"),
+    "sinks._base": ("sink_context",),
+    "worker": ("Worker",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

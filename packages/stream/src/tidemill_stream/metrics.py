@@ -1,0 +1,47 @@
+"""The stream's Prometheus metrics; partitions are few, so they may be a label."""
+
+from __future__ import annotations
+
+from tidemill_core.telemetry.metrics import counter, gauge, histogram
+
+from tidemill_stream.progress import Counts, Partition
+
+_PLACE = ("pipeline", "topic", "partition")
+
+CONSUMED = counter("stream_records_consumed_total", "Records read and accounted for.", _PLACE)
+INVALID = counter("stream_invalid_total", "Records that are invalid.", ("pipeline",))
+FILTERED = counter("stream_filtered_total", "Records the filter left out.", ("pipeline",))
+LATE = counter("stream_late_total", "Records that came after their window had closed.", ("pipeline",))
+ROWS_WRITTEN = counter("stream_rows_written_total", "Rows written.", ("pipeline", "sink"))
+DEAD_LETTERS = counter("stream_dlq_total", "Dead letters written.", ("pipeline",))
+LAG = gauge("stream_lag_records", "Records in the log after our position.", _PLACE)
+WATERMARK_DELAY = gauge("stream_watermark_delay_seconds", "Wall clock minus the watermark.", _PLACE)
+CHECKPOINT = histogram("stream_checkpoint_duration_seconds", "Time a commit took.", ("pipeline",))
+CHECKPOINT_AGE = gauge("stream_checkpoint_age_seconds", "Time since the last commit or idle check.", ("pipeline",))
+STATE_KEYS = gauge("stream_state_keys", "Open windows.", _PLACE)
+REBALANCES = counter("stream_rebalances_total", "Changes of the assignment.", ("pipeline",))
+FENCED = counter("stream_fenced_total", "Commits refused because another worker had taken over.", ("pipeline",))
+BATCH = histogram(
+    "stream_batch_size", "Records fetched at once.", ("pipeline",), buckets=(1, 10, 100, 1_000, 10_000, 100_000)
+)
+LATENCY = gauge("stream_end_to_end_latency_seconds", "From a record's Kafka timestamp to its commit.", ("pipeline",))
+
+
+def batch(pipeline: str, size: int) -> None:
+    """Note a fetched batch."""
+    BATCH.labels(pipeline=pipeline).observe(size)
+
+
+def processed(pipeline: str, partition: Partition, done: Counts) -> None:
+    """Note what a commit of one partition covered."""
+    place = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number}
+    CONSUMED.labels(**place).inc(done.consumed)
+    INVALID.labels(pipeline=pipeline).inc(done.invalid)
+    FILTERED.labels(pipeline=pipeline).inc(done.filtered)
+    LATE.labels(pipeline=pipeline).inc(done.late)
+
+
+def committed(pipeline: str, seconds: float) -> None:
+    """Note a commit."""
+    CHECKPOINT.labels(pipeline=pipeline).observe(seconds)
+    CHECKPOINT_AGE.labels(pipeline=pipeline).set(0)

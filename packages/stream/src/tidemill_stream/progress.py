@@ -1,0 +1,129 @@
+"""How far a partition has been processed, and everything that must be stored with that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
+
+import msgspec
+
+
+class Partition(NamedTuple):
+    """One partition of a topic."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.number}]"
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """Totals of a partition since its beginning; ``consumed = rows + filtered + invalid``."""
+
+    consumed: int = 0
+    rows: int = 0
+    filtered: int = 0
+    invalid: int = 0
+    late: int = 0
+    windows: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Add two totals."""
+        return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts)})
+
+    def minus(self, other: Counts) -> Counts:
+        """Subtract an earlier total."""
+        return Counts(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(Counts)})
+
+    def as_dict(self) -> dict[str, int]:
+        """The totals by name."""
+        return {f.name: getattr(self, f.name) for f in fields(Counts)}
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """Add up totals."""
+    result = Counts()
+    for each in counts:
+        result = result.plus(each)
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a checkpoint holds of one partition.
+
+    Attributes:
+        offset: The next offset to process.
+        epoch: Number of the claim it was committed under; larger claims fence smaller ones.
+        incarnation: Fingerprint of the topic the offsets belong to; empty when unknown.
+        log_end: The log's end when the checkpoint was made; at least `offset`.
+        watermark_us: Largest event time seen, or None.
+        flushes: Offsets at which all open windows were closed on purpose, in order.
+        counts: Totals since the beginning.
+        windows: The open windows, as `Windows.dump` wrote them.
+        definition: Fingerprint of the window definition the state belongs to.
+    """
+
+    offset: int
+    epoch: int = 0
+    incarnation: str = ""
+    log_end: int = 0
+    watermark_us: int | None = None
+    flushes: tuple[int, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+    windows: tuple[Any, ...] = ()
+    definition: str = ""
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Orders progress: a flush at an offset comes after the records before it."""
+        return self.offset, len(self.flushes)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether everything that was in the log at the checkpoint had been processed."""
+        return self.offset >= self.log_end
+
+    def pack(self) -> bytes:
+        """Write state and totals (all but offset, epoch, incarnation and log end) as bytes."""
+        return msgspec.msgpack.encode(
+            {
+                "watermark": self.watermark_us,
+                "flushes": self.flushes,
+                "counts": self.counts.as_dict(),
+                "windows": self.windows,
+                "definition": self.definition,
+            }
+        )
+
+    def unpack(self, state: bytes) -> Progress:
+        """Read what `pack` wrote, keeping offset, epoch, incarnation and log end."""
+        found = msgspec.msgpack.decode(state)
+        return replace(
+            self,
+            watermark_us=found["watermark"],
+            flushes=tuple(found["flushes"]),
+            counts=Counts(**found["counts"]),
+            windows=tuple(found["windows"]),
+            definition=found["definition"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """How to take over one partition.
+
+    Attributes:
+        start: Where to begin when the sink has no progress for it.
+        incarnation: Fingerprint of the topic as it is now.
+        log_end: The log's end as far as we know it.
+        restart: Drop this pipeline's outputs and state of the partition, and begin at `start`.
+    """
+
+    start: int
+    incarnation: str = ""
+    log_end: int = 0
+    restart: bool = False

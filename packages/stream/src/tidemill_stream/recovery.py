@@ -1,0 +1,128 @@
+"""Decide where to begin: compare the topics as they are with the progress that the sinks hold. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tidemill_stream.config import PipelineConfig
+from tidemill_stream.errors import OffsetLost, TopicMissing, TopicRecreated
+from tidemill_stream.progress import Claim, Partition, Progress
+from tidemill_stream.source import TopicLog
+
+Stored = Sequence[Mapping[Partition, Progress]]
+"""The progress each sink holds, in the order of the sinks."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Start:
+    """What to claim and how far to read.
+
+    Attributes:
+        claims: Partitions that have work.
+        ends: Offset to read each of them to.
+        reads: Lowest offset that can be read, by partition.
+        restarted: Topics that were created anew and begin again.
+        vanished: Topics that are empty or gone now, after everything in them was processed.
+    """
+
+    claims: dict[Partition, Claim] = field(default_factory=dict)
+    ends: dict[Partition, int] = field(default_factory=dict)
+    reads: dict[Partition, int] = field(default_factory=dict)
+    restarted: list[str] = field(default_factory=list)
+    vanished: list[str] = field(default_factory=list)
+
+
+def decide(
+    config: PipelineConfig, logs: Sequence[TopicLog], stored: Stored, *, servers: str = "", flush: bool = False
+) -> Start:
+    """Decide for every partition of every topic.
+
+    Args:
+        config: The pipeline.
+        logs: The topics as they are.
+        stored: The progress each sink holds.
+        servers: Named in errors.
+        flush: Open windows are to be closed, which is work by itself.
+
+    Raises:
+        TopicMissing: A topic does not exist and nothing was ever read from it.
+        TopicRecreated: A topic was created anew and the pipeline may not restart, or has nothing to restart from.
+        OffsetLost: A log begins after the stored offset.
+    """
+    start = Start()
+    for log in logs:
+        known = {p: [sink[p] for sink in stored if p in sink] for sink in stored for p in sink if p.topic == log.topic}
+        reason = _difference(log, known)
+        if log.is_empty and any(each.offset > 0 for sinks in known.values() for each in sinks):
+            _vanished(config, log, known, len(stored), start, flush=flush)
+        elif not log.spans:
+            raise TopicMissing(log.topic, servers)
+        elif reason is None:
+            _go_on(config, log, known, len(stored), start, flush=flush)
+        elif config.source.on_recreated == "restart":
+            _restart(log, known, start)
+        else:
+            raise TopicRecreated(config.name, log.topic, reason)
+    return start
+
+
+Known = Mapping[Partition, Sequence[Progress]]
+
+
+def _difference(log: TopicLog, known: Known) -> str | None:
+    """Tell why the topic is not the one the progress belongs to; None if it may be."""
+    for partition, sinks in sorted(known.items()):
+        _, high = log.spans.get(partition.number, (0, 0))
+        now = log.incarnation(partition.number)
+        for each in sinks:
+            if each.incarnation and now and each.incarnation != now:
+                return f"{partition} is {now}, the checkpoint was made on {each.incarnation}"
+            if each.offset > high:
+                return f"{partition} ends at offset {high}, before the checkpoint's {each.offset}"
+    return None
+
+
+def _vanished(
+    config: PipelineConfig, log: TopicLog, known: Known, sinks: int, start: Start, *, flush: bool
+) -> None:
+    """Accept an emptied topic if nothing of it was left to do; open windows can be closed without it."""
+    for partition, each in sorted(known.items()):
+        if len({one.position for one in each}) > 1 or len(each) < sinks or not all(one.is_drained for one in each):
+            ends = max(one.log_end for one in each)
+            reason = (
+                f"it is empty now, but only {min(one.offset for one in each)} of {ends} records of {partition} "
+                "were processed; publish them again"
+            )
+            raise TopicRecreated(config.name, log.topic, reason)
+        if flush and any(one.windows for one in each):
+            start.claims[partition] = Claim(start=each[0].offset)
+            start.ends[partition] = each[0].offset
+    start.vanished.append(log.topic)
+
+
+def _restart(log: TopicLog, known: Known, start: Start) -> None:
+    partitions = {partition.number for partition in known} | set(log.spans)
+    for number in sorted(partitions):
+        low, high = log.spans.get(number, (0, 0))
+        partition = Partition(log.topic, number)
+        start.claims[partition] = Claim(start=low, incarnation=log.incarnation(number), log_end=high, restart=True)
+        start.ends[partition], start.reads[partition] = high, low
+    start.restarted.append(log.topic)
+
+
+def _go_on(
+    config: PipelineConfig, log: TopicLog, known: Known, sinks: int, start: Start, *, flush: bool
+) -> None:
+    for number, (low, high) in sorted(log.spans.items()):
+        partition = Partition(log.topic, number)
+        held = known.get(partition, ())
+        fresh = high if config.source.start == "latest" and not held else low
+        offsets = [*(each.offset for each in held), *([fresh] if len(held) < sinks else [])]
+        if min(offsets) < low and config.source.on_lost == "fail":
+            raise OffsetLost(log.topic, number, min(offsets), low)
+        differ = len({each.position for each in held}) > 1
+        has_flush = flush and any(each.windows for each in held)
+        if min(offsets) < high or differ or has_flush:
+            start.claims[partition] = Claim(start=fresh, incarnation=log.incarnation(number), log_end=high)
+            start.ends[partition], start.reads[partition] = max(high, *offsets), low

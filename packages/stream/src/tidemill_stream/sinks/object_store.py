@@ -1,0 +1,189 @@
+"""Rows, windows and dead letters as Parquet files in an object store, committed by a manifest.
+
+Per commit and partition: first the data files, under names nobody else uses, then one
+manifest entry that lists them and holds the offset and the window state. The entry can be
+created only once, so it is the commit point and the fence in one (see `manifest`).
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal
+
+from tidemill_stream.config import ObjectStoreSinkConfig, sink_name
+from tidemill_stream.errors import Fenced, PipelineInvalid
+from tidemill_stream.manifest import FileEntry, Manifest, data_key, entry_of, restarted, sweep
+from tidemill_stream.progress import Claim, Partition, Progress
+from tidemill_stream.sinks._base import Lease, SinkContext, Written
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tidemill_stream.processor import Output
+
+_CLAIM_TRIES = 20
+
+
+def open_object_store(config: ObjectStoreSinkConfig, context: SinkContext) -> ObjectStoreSink:
+    """Open the object-store sink of a pipeline."""
+    return ObjectStoreSink(config, context)
+
+
+class ObjectStoreSink:
+    """The exactly-once object-store sink."""
+
+    def __init__(self, config: ObjectStoreSinkConfig, context: SinkContext) -> None:
+        self.name = sink_name(config)
+        self._config, self._context = config, context
+        self._pipeline = context.plan.config.name
+        self._store = context.open_store(config.url)
+        self._manifest = Manifest(self._store, config.manifest, self._pipeline)
+        given = {"rows": config.rows, "windows": config.windows, "dlq": config.dlq}
+        self._prefixes = {name: prefix for name, prefix in given.items() if prefix}
+        self._held: dict[Partition, tuple[int, int]] = {}  # the next entry's number, and our epoch
+
+    def prepare(self) -> None:
+        """Check that the store can keep the promise.
+
+        Raises:
+            PipelineInvalid: The store has no conditional writes.
+        """
+        if not self._store.capabilities.put_if_absent:
+            raise PipelineInvalid(
+                self._pipeline, f"{self._store.url} cannot create an object only if it is absent; choose another store"
+            )
+
+    def read(self, topics: Sequence[str]) -> dict[Partition, Progress]:
+        """Read the newest entry of every partition."""
+        heads = {partition: self._manifest.head(partition) for partition in self._manifest.partitions(topics)}
+        return {partition: head.progress for partition, head in heads.items() if head is not None}
+
+    def claim(self, claims: Mapping[Partition, Claim]) -> dict[Partition, Progress]:
+        """Append a claim entry of the next epoch to each partition."""
+        return {partition: self._claim_one(partition, claim) for partition, claim in sorted(claims.items())}
+
+    def _claim_one(self, partition: Partition, claim: Claim) -> Progress:
+        for _ in range(_CLAIM_TRIES):
+            head = self._manifest.head(partition)
+            progress = Progress(offset=claim.start) if head is None else head.progress
+            if claim.restart:
+                progress = restarted(progress, start=claim.start, incarnation=claim.incarnation)
+            progress = replace(
+                progress,
+                epoch=progress.epoch + 1,
+                incarnation=claim.incarnation or progress.incarnation,
+                log_end=max(claim.log_end, progress.log_end),
+            )
+            seq = 1 if head is None else head.seq + 1
+            if self._append("claim", partition, seq, progress, restart=claim.restart):
+                self._held[partition] = seq + 1, progress.epoch
+                return progress
+        raise Fenced(self.name, *partition, -1)
+
+    def commit(self, outputs: Sequence[Output]) -> Written:
+        """Write the files of each partition, then its entry."""
+        rows, size = dict.fromkeys(self._prefixes, 0), 0
+        for output in outputs:
+            for each in self._commit_one(output):
+                rows[each.output] += each.rows
+                size += each.bytes
+        return Written(rows=rows, bytes=size)
+
+    def _commit_one(self, output: Output) -> tuple[FileEntry, ...]:
+        partition = output.partition
+        if partition not in self._held:
+            raise Fenced(self.name, *partition, -1)
+        seq, epoch = self._held[partition]
+        files = tuple(self._write_files(output, epoch))
+        progress = replace(output.progress, epoch=epoch)
+        if not self._append("commit", partition, seq, progress, files=files):
+            del self._held[partition]
+            self._store.delete([each.key for each in files])
+            raise Fenced(self.name, *partition, epoch)
+        self._held[partition] = seq + 1, epoch
+        return files
+
+    def _write_files(self, output: Output, epoch: int) -> list[FileEntry]:
+        span = output.start, output.progress.offset
+        files = []
+        for name, batches in _batches(output).items():
+            if name not in self._prefixes or not batches:
+                continue
+            data = _parquet(batches)
+            key = data_key(self._prefixes[name], output.partition, span, epoch)
+            self._store.put(key, data, content_type="application/vnd.apache.parquet")
+            files.append(
+                FileEntry(
+                    output=name,
+                    key=key,
+                    start=span[0],
+                    end=span[1],
+                    rows=sum(batch.num_rows for batch in batches),
+                    bytes=len(data),
+                    sha256=sha256(data).hexdigest(),
+                )
+            )
+        return files
+
+    def _append(
+        self, kind: Literal["claim", "commit"], partition: Partition, seq: int, progress: Progress, **more: Any
+    ) -> bool:
+        entry = entry_of(
+            progress,
+            partition,
+            kind=kind,
+            token=secrets.token_hex(16),
+            owner=self._context.owner,
+            pipeline=self._pipeline,
+            epoch=progress.epoch,
+            written_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **more,
+        )
+        return self._manifest.append(partition, seq, entry, progress.pack())
+
+    def renew(self, partitions: Sequence[Partition]) -> None:
+        """Check that no newer claim has been made."""
+        for partition in partitions:
+            head = self._manifest.head(partition)
+            _, epoch = self._held.get(partition, (0, -1))
+            if head is None or head.entry.epoch != epoch:
+                raise Fenced(self.name, *partition, epoch)
+
+    def release(self, partitions: Sequence[Partition]) -> None:
+        """Forget the epochs of partitions we give up."""
+        for partition in partitions:
+            self._held.pop(partition, None)
+
+    def lease(self, topics: Sequence[str]) -> Lease | None:  # noqa: ARG002 - the contract's signature
+        """A manifest knows owners, not whether they live."""
+        return None
+
+    def tidy(self) -> int:
+        """Delete the files of commits that were abandoned (see `manifest.sweep`)."""
+        return len(sweep(self._store, self._pipeline, self._prefixes.values(), prefix=self._config.manifest))
+
+    def close(self) -> None:
+        """Forget the epochs."""
+        self._held.clear()
+
+
+def _batches(output: Output) -> dict[Literal["rows", "windows", "dlq"], list[pa.RecordBatch]]:
+    return {
+        "rows": [batch for batch in output.rows if batch.num_rows],
+        "windows": [] if output.windows is None else [output.windows],
+        "dlq": [] if output.dead is None else [output.dead],
+    }
+
+
+def _parquet(batches: Sequence[pa.RecordBatch]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_batches(batches), buffer, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,267 @@
+"""Rows, windows, dead letters, window state and offsets into PostgreSQL, in one transaction.
+
+Each partition has one row in the positions table. A claim raises its epoch; a commit
+updates it ``WHERE epoch = mine`` before it copies anything, so that a worker that was
+overtaken, however late it wakes, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from tidemill_core.postgres import CopyWriter, TableName, connect, create_table, postgres_errors
+from tidemill_core.postgres.types import column_types
+
+from tidemill_stream.config import PostgresSinkConfig, sink_name
+from tidemill_stream.errors import Fenced
+from tidemill_stream.event_time import to_datetime
+from tidemill_stream.progress import Claim, Partition, Progress
+from tidemill_stream.sinks._base import Lease, SinkContext, Written
+
+if TYPE_CHECKING:
+    import psycopg
+    from tidemill_core.postgres.types import ColumnType
+
+    from tidemill_stream.processor import Output
+
+_POSITIONS = """
+CREATE TABLE IF NOT EXISTS {table} (
+    pipeline text NOT NULL,
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    next_offset bigint NOT NULL,
+    log_end bigint NOT NULL DEFAULT 0,
+    epoch bigint NOT NULL DEFAULT 0,
+    incarnation text NOT NULL DEFAULT '',
+    watermark timestamptz,
+    counts jsonb NOT NULL DEFAULT '{{}}',
+    open_windows bigint NOT NULL DEFAULT 0,
+    state bytea,
+    owner text NOT NULL DEFAULT '',
+    lease_until timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (pipeline, topic, partition)
+)"""
+
+
+def open_postgres(config: PostgresSinkConfig, context: SinkContext) -> PostgresSink:
+    """Open the PostgreSQL sink of a pipeline; it connects when it is first used."""
+    return PostgresSink(config, context)
+
+
+class PostgresSink:
+    """The exactly-once PostgreSQL sink."""
+
+    def __init__(self, config: PostgresSinkConfig, context: SinkContext) -> None:
+        self.name = sink_name(config)
+        self._config, self._context = config, context
+        self._pipeline = context.plan.config.name
+        self._positions = TableName.parse(config.positions_table)
+        given = {"rows": config.rows_table, "windows": config.windows_table, "dlq": config.dlq_table}
+        self._tables = {name: TableName.parse(table) for name, table in given.items() if table}
+        self._targets: dict[str, dict[str, ColumnType]] = {}
+        self._epochs: dict[Partition, int] = {}
+        self._conn: psycopg.Connection[Any] | None = None
+
+    def prepare(self) -> None:
+        """Create the tables that are missing."""
+        plan, conn = self._context.plan, self._connection()
+        self.create_positions()
+        for name, table in self._tables.items():
+            schema = plan.arrow_schemas[name]
+            json_columns = {c.name: "jsonb" for c in plan.columns if c.type == "json"} if name == "rows" else {}
+            create_table(conn, table, schema, types=json_columns)
+        with postgres_errors(f"prepare {self.name}"), conn.transaction():
+            self._targets = {name: column_types(conn, table) for name, table in self._tables.items()}
+
+    def create_positions(self) -> None:
+        """Create the positions table if it is missing."""
+        conn, table = self._connection(), self._positions
+        with postgres_errors(f"create {table}"), conn.transaction():
+            found = conn.execute("SELECT to_regclass(%s)", (table.quoted,)).fetchone()
+            if found is None or found[0] is None:
+                conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidemill:{table}",))
+                conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{table.schema}"'.encode())
+                conn.execute(_POSITIONS.format(table=table.quoted).encode())
+
+    def read(self, topics: Sequence[str]) -> dict[Partition, Progress]:
+        """Read the stored progress; nothing is stored where the table does not exist yet."""
+        conn = self._connection()
+        with postgres_errors(f"read {self._positions}"), conn.transaction():
+            found = conn.execute("SELECT to_regclass(%s)", (self._positions.quoted,)).fetchone()
+            if found is None or found[0] is None:
+                return {}
+            rows = conn.execute(
+                f"SELECT topic, partition, next_offset, log_end, epoch, incarnation, state FROM {self._positions.quoted} "
+                "WHERE pipeline = %s AND topic = ANY(%s)".encode(),  # noqa: S608 - a checked, quoted name
+                (self._pipeline, list(topics)),
+            ).fetchall()
+        return {Partition(row[0], row[1]): _progress(row[2:]) for row in rows}
+
+    def claim(self, claims: Mapping[Partition, Claim]) -> dict[Partition, Progress]:
+        """Raise the epochs, in one transaction with the deletions of a restart."""
+        conn = self._connection()
+        progress: dict[Partition, Progress] = {}
+        with postgres_errors(f"claim in {self._positions}"), conn.transaction():
+            for partition, claim in sorted(claims.items()):
+                progress[partition] = self._claim_one(conn, partition, claim)
+        self._epochs.update({partition: each.epoch for partition, each in progress.items()})
+        return progress
+
+    def _claim_one(self, conn: psycopg.Connection[Any], partition: Partition, claim: Claim) -> Progress:
+        table, place = self._positions.quoted, (self._pipeline, *partition)
+        conn.execute(
+            f"INSERT INTO {table} (pipeline, topic, partition, next_offset) VALUES (%s, %s, %s, %s) "
+            "ON CONFLICT DO NOTHING".encode(),  # noqa: S608 - a checked, quoted name
+            (*place, claim.start),
+        )
+        if claim.restart:
+            self._drop(conn, partition)
+            conn.execute(
+                f"UPDATE {table} SET next_offset = %s, log_end = 0, watermark = NULL, counts = '{{}}', "
+                "open_windows = 0, state = NULL WHERE pipeline = %s AND topic = %s AND partition = %s".encode(),  # noqa: S608
+                (claim.start, *place),
+            )
+        row = conn.execute(
+            f"UPDATE {table} SET epoch = epoch + 1, owner = %s, incarnation = COALESCE(NULLIF(%s, ''), incarnation), "
+            "log_end = GREATEST(log_end, %s), lease_until = now() + make_interval(secs => NULLIF(%s, 0)) "
+            "WHERE pipeline = %s AND topic = %s AND partition = %s "
+            "RETURNING next_offset, log_end, epoch, incarnation, state".encode(),  # noqa: S608 - a checked, quoted name
+            (self._context.owner, claim.incarnation, claim.log_end, float(self._context.lease_s), *place),
+        ).fetchone()
+        assert row is not None
+        return _progress(row)
+
+    def commit(self, outputs: Sequence[Output]) -> Written:
+        """Move the offsets, if they are still ours, and copy the outputs; one transaction."""
+        conn = self._connection()
+        rows, size = dict.fromkeys(self._tables, 0), 0
+        with postgres_errors(f"commit to {self.name}"), conn.transaction():
+            for output in sorted(outputs, key=lambda each: each.partition):
+                self._move(conn, output)
+            for name, table in self._tables.items():
+                batches = [batch for output in outputs for batch in _batches(output, name) if batch.num_rows]
+                if not batches:
+                    continue
+                with CopyWriter(conn, table, batches[0].schema, targets=self._targets[name]) as writer:
+                    for batch in batches:
+                        writer.write(batch)
+                rows[name], size = writer.rows, size + writer.bytes
+        return Written(rows=rows, bytes=size)
+
+    def _move(self, conn: psycopg.Connection[Any], output: Output) -> None:
+        from psycopg.types.json import Jsonb
+
+        partition, progress = output.partition, output.progress
+        epoch = self._epochs.get(partition, -1)
+        fence = "AND epoch = %s" if self._context.is_fencing else "AND %s IS NOT NULL"
+        watermark = progress.watermark_us
+        done = conn.execute(
+            f"UPDATE {self._positions.quoted} SET next_offset = %s, log_end = %s, watermark = %s, counts = %s, "
+            "open_windows = %s, state = %s, updated_at = now(), "
+            "lease_until = now() + make_interval(secs => NULLIF(%s, 0)) "
+            f"WHERE pipeline = %s AND topic = %s AND partition = %s {fence}".encode(),  # noqa: S608
+            (
+                progress.offset,
+                progress.log_end,
+                None if watermark is None else to_datetime(watermark).astimezone(UTC),
+                Jsonb(progress.counts.as_dict()),
+                len(progress.windows),
+                progress.pack(),
+                float(self._context.lease_s),
+                self._pipeline,
+                *partition,
+                epoch,
+            ),
+        )
+        if done.rowcount != 1:
+            raise Fenced(self.name, *partition, epoch)
+
+    def renew(self, partitions: Sequence[Partition]) -> None:
+        """Prolong the lease where the epoch is still ours."""
+        conn = self._connection()
+        with postgres_errors(f"renew the lease in {self._positions}"), conn.transaction():
+            for partition in sorted(partitions):
+                epoch = self._epochs.get(partition, -1)
+                done = conn.execute(
+                    f"UPDATE {self._positions.quoted} SET lease_until = now() + make_interval(secs => NULLIF(%s, 0)) "
+                    "WHERE pipeline = %s AND topic = %s AND partition = %s AND epoch = %s".encode(),  # noqa: S608
+                    (float(self._context.lease_s), self._pipeline, *partition, epoch),
+                )
+                if done.rowcount != 1 and self._context.is_fencing:
+                    raise Fenced(self.name, *partition, epoch)
+
+    def release(self, partitions: Sequence[Partition]) -> None:
+        """End the lease of partitions we give up, if they are still ours."""
+        conn = self._connection()
+        with postgres_errors(f"release in {self._positions}"), conn.transaction():
+            for partition in sorted(partitions):
+                conn.execute(
+                    f"UPDATE {self._positions.quoted} SET lease_until = NULL "
+                    "WHERE pipeline = %s AND topic = %s AND partition = %s AND epoch = %s".encode(),  # noqa: S608
+                    (self._pipeline, *partition, self._epochs.pop(partition, -1)),
+                )
+
+    def lease(self, topics: Sequence[str]) -> Lease | None:
+        """Find the live service, if another one holds any partition."""
+        conn = self._connection()
+        with postgres_errors(f"read {self._positions}"), conn.transaction():
+            found = conn.execute("SELECT to_regclass(%s)", (self._positions.quoted,)).fetchone()
+            if found is None or found[0] is None:
+                return None
+            row = conn.execute(
+                f"SELECT owner, extract(epoch FROM lease_until - now()) FROM {self._positions.quoted} "
+                "WHERE pipeline = %s AND topic = ANY(%s) AND lease_until > now() AND owner <> %s "
+                "ORDER BY lease_until DESC LIMIT 1".encode(),  # noqa: S608 - a checked, quoted name
+                (self._pipeline, list(topics), self._context.owner),
+            ).fetchone()
+        return None if row is None else Lease(owner=row[0], seconds_left=float(row[1]))
+
+    def tidy(self) -> int:
+        """A transaction leaves nothing behind."""
+        return 0
+
+    def close(self) -> None:
+        """Close the connection; an open transaction is rolled back."""
+        self._epochs.clear()
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        if self._conn is None or self._conn.closed or self._conn.broken:
+            url = self._config.url
+            self._conn = connect(
+                self._context.postgres_url() if url is None else url.get_secret_value(), autocommit=True
+            )
+        return self._conn
+
+    def _drop(self, conn: psycopg.Connection[Any], partition: Partition) -> None:
+        """Delete what this pipeline wrote of one partition."""
+        for name in ("rows", "windows"):
+            if name in self._tables:
+                conn.execute(
+                    f"DELETE FROM {self._tables[name].quoted} WHERE _topic = %s AND _partition = %s".encode(),  # noqa: S608
+                    tuple(partition),
+                )
+        if "dlq" in self._tables:
+            conn.execute(
+                f"DELETE FROM {self._tables['dlq'].quoted} "
+                "WHERE pipeline = %s AND topic = %s AND partition = %s".encode(),  # noqa: S608 - a checked, quoted name
+                (self._pipeline, *partition),
+            )
+
+
+def _progress(row: Sequence[Any]) -> Progress:
+    offset, log_end, epoch, incarnation, state = row
+    progress = Progress(offset=offset, log_end=log_end, epoch=epoch, incarnation=incarnation)
+    return progress if state is None else progress.unpack(bytes(state))
+
+
+def _batches(output: Output, name: str) -> list[Any]:
+    if name == "rows":
+        return list(output.rows)
+    batch = output.windows if name == "windows" else output.dead
+    return [] if batch is None else [batch]
