@@ -1,24 +1,21 @@
 """Read YAML and JSON into frozen models; every fault names its file, line and column at once.
 
 A document is parsed to plain values and a map from each value's path to its place in
-the file, `${NAME}` is replaced from the environment, and pydantic checks the values.
+the file, ``${NAME}`` is replaced from the environment (``${NAME:-default}`` when it is
+unset or empty, ``$${`` for a literal ``${``), and pydantic checks the values.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from tidemill_core.errors import ConfigError
-from tidemill_core.plugins import did_you_mean
 
 __all__ = [
     "Config",
@@ -27,6 +24,8 @@ __all__ = [
     "Document",
     "Place",
     "SecretStr",
+    "dotted",
+    "faults_of",
     "load",
     "load_documents",
     "parse_documents",
@@ -34,8 +33,6 @@ __all__ = [
 ]
 
 KeyPath = tuple[str | int, ...]
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
 
 
 class Config(BaseModel):
@@ -125,7 +122,7 @@ def load_documents(path: Path | str, *, env: Mapping[str, str] | None = None) ->
         ConfigFaults: The file cannot be read or parsed, or names an unset variable.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigFaults([ConfigFault(Place(str(path)), "", f"cannot be read: {reason}")]) from error
@@ -135,88 +132,24 @@ def load_documents(path: Path | str, *, env: Mapping[str, str] | None = None) ->
 def parse_documents(
     text: str, *, file: str = "<text>", env: Mapping[str, str] | None = None, interpolate: bool = True
 ) -> list[Document]:
-    """Parse YAML or JSON text (`file` names it in faults; a ``.json`` name means strict JSON)."""
-    if file.endswith(".json"):
-        try:
-            json.loads(text)
-        except json.JSONDecodeError as error:
-            place = Place(file, error.lineno, error.colno)
-            raise ConfigFaults([ConfigFault(place, "", f"not JSON: {error.msg}")]) from error
-        text = text.replace("\t", " ")  # raw tabs stand only between JSON tokens; YAML refuses them there
-    faults: list[ConfigFault] = []
+    """Parse YAML or JSON text.
+
+    YAML is read by the 1.2 core rules: only ``true`` and ``false`` are booleans, and a
+    date is a text until its field says otherwise.
+
+    Args:
+        text: One or more documents; empty ones are left out.
+        file: Names the text in faults; a ``.json`` name means strict JSON.
+        env: Values for ``${NAME}``; default this process's environment.
+        interpolate: Whether to replace ``${NAME}`` at all.
+
+    Raises:
+        ConfigFaults: The text cannot be parsed, gives a key twice, or names an unset variable.
+    """
+    from tidemill_core._parsing import parse
+
     variables = os.environ if env is None else env
-    documents = []
-    loader = _LOADER(text)
-    try:
-        while loader.check_node():
-            walk = _Walk(file, variables if interpolate else None, faults)
-            value = walk.build(loader.get_node(), (), loader)
-            if value is not None:
-                documents.append(Document(value, walk.places, file))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        raise ConfigFaults([ConfigFault(place, "", f"not YAML: {error.problem or error.context}")]) from error
-    finally:
-        loader.dispose()
-    if faults:
-        raise ConfigFaults(faults)
-    return documents
-
-
-class _Walk:
-    """Builds plain values from YAML nodes and notes where each one stands."""
-
-    def __init__(self, file: str, env: Mapping[str, str] | None, faults: list[ConfigFault]) -> None:
-        self.file, self.env, self.faults = file, env, faults
-        self.places: dict[KeyPath, Place] = {}
-
-    def build(self, node: yaml.Node, path: KeyPath, loader: Any) -> Any:
-        self.places[path] = place = Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path, loader)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(child, (*path, index), loader) for index, child in enumerate(node.value)]
-        value = loader.construct_object(node)
-        if isinstance(value, str) and "$" in value and self.env is not None:
-            return self._interpolate(value, place, path)
-        return value
-
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath, loader: Any) -> dict[Any, Any]:
-        loader.flatten_mapping(node)
-        values: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = loader.construct_object(key_node)
-            if isinstance(key, str) and key in values and not _merged(node, key_node):
-                place = Place(self.file, key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-                self.faults.append(ConfigFault(place, dotted((*path, key)), "this key is given twice"))
-            values[key] = self.build(value_node, (*path, key), loader)
-            if not isinstance(value_node, yaml.ScalarNode):
-                mark = key_node.start_mark
-                self.places[(*path, key)] = Place(self.file, mark.line + 1, mark.column + 1)
-        return values
-
-    def _interpolate(self, value: str, place: Place, path: KeyPath) -> str:
-        def replace(match: re.Match[str]) -> str:
-            escaped, name, default = match.groups()
-            if escaped:
-                return "$"
-            assert self.env is not None
-            found: str | None = self.env.get(name, default)
-            if found is None:
-                self.faults.append(
-                    ConfigFault(place, dotted(path), f"environment variable {name} is not set and has no default")
-                )
-                return ""
-            return found
-
-        return _VARIABLE.sub(replace, value)
-
-
-def _merged(node: yaml.MappingNode, key_node: yaml.Node) -> bool:
-    """Tell whether a key came in by a merge (`<<`), where a repetition is an override."""
-    start, end = node.start_mark, node.end_mark
-    return not (start.index <= key_node.start_mark.index < end.index)
+    return parse(text, file=file, env=variables if interpolate else None)
 
 
 def validate(document: Document, model: type[M]) -> M:
@@ -234,17 +167,9 @@ def validate(document: Document, model: type[M]) -> M:
 
 def faults_of(error: ValidationError, document: Document, model: type[BaseModel]) -> list[ConfigFault]:
     """Translate pydantic's errors into places and words of the file."""
-    faults = []
-    for each in error.errors(include_url=False, include_input=False):
-        path = _file_path(each["loc"], document.value)
-        message = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "extra_forbidden":
-            known = _siblings(model, each["loc"][:-1])
-            message = f"unknown key{did_you_mean(str(each['loc'][-1]), known)}"
-        elif each["type"] == "missing":
-            message = "this key is required"
-        faults.append(ConfigFault(document.place(path), dotted(path), message))
-    return faults
+    from tidemill_core._faults import translate
+
+    return translate(error, document, model)
 
 
 def dotted(path: KeyPath) -> str:
@@ -253,36 +178,3 @@ def dotted(path: KeyPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
-
-
-def _file_path(loc: tuple[str | int, ...], value: Any) -> KeyPath:
-    """Drop the parts of a pydantic location that are not in the file (union tags, validators)."""
-    path: list[str | int] = []
-    for index, part in enumerate(loc):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(part, int) and isinstance(value, list) and part < len(value):
-            value = value[part]  # two kinds of index, for the type checker
-        elif isinstance(value, Mapping) and isinstance(part, str) and index == len(loc) - 1:
-            value = None  # a missing key: the parent's place is used, the name is shown
-        else:
-            continue
-        path.append(part)
-    return tuple(path)
-
-
-def _siblings(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """List the field names that would have been accepted beside an unknown key."""
-    models: list[type[BaseModel]] = [model]
-    for part in loc:
-        fields = [each.model_fields[str(part)] for each in models if part in each.model_fields]
-        inner = [found for field in fields for found in _models(field.annotation)]
-        models = inner or models
-    names = {name for each in models for name in each.model_fields}
-    return sorted(names | {f.alias for each in models for f in each.model_fields.values() if f.alias})
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in getattr(annotation, "__args__", ()) for found in _models(argument)]
