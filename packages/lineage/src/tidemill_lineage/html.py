@@ -32,5 +32,5 @@ def page(graph: Graph, *, title: str = "Lineage") -> str:
         "@DATA@": data,
     }
     for mark, text in parts.items():
-        template = template.replace(mark, text, 1)
+        template = template.replace(mark, text)
     return template

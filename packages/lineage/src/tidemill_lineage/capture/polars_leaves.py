@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tidemill_lineage.errors import UnsupportedPlan
 from tidemill_lineage.model import DatasetUrn
 
 _KEY_COLUMNS = 32
@@ -27,18 +28,29 @@ def leaf_key(node: Any) -> Hashable | None:
     return None
 
 
-def leaf_columns(node: Any) -> list[str] | None:
-    """List the columns that projection pushdown left a leaf to read; None means all."""
+def column_keys(node: Any, names: Iterable[str]) -> dict[str, Hashable]:
+    """Identify each column that projection pushdown left a leaf to read.
+
+    The optimiser puts stubs in the place of a frame's unused columns, so a whole frame cannot be
+    told in an optimised plan; its used columns can.
+
+    Args:
+        node: A leaf.
+        names: Its columns, for a leaf that reads all of them.
+    """
     kind = type(node).__name__
     if kind == "DataFrameScan":
-        return None if node.projection is None else list(node.projection)
-    if kind == "Scan":
-        columns = node.file_options.with_columns
-        return None if columns is None else list(columns)
-    if kind == "PythonScan":
-        columns = node.options[1]
-        return None if columns is None else list(columns)
-    return None
+        import polars as pl
+
+        wanted = set(names if node.projection is None else node.projection)
+        columns = pl.DataFrame._from_pydf(node.df).get_columns()
+        return {each.name: ("frame", *_column_key(each)) for each in columns if each.name in wanted}
+    key = leaf_key(node)
+    read = {"Scan": lambda: node.file_options.with_columns, "PythonScan": lambda: node.options[1]}.get(kind)
+    if key is None or read is None:
+        raise UnsupportedPlan(f"leaf {kind} is not known")
+    wanted_names = read()
+    return {name: (key, name) for name in (names if wanted_names is None else wanted_names)}
 
 
 def scanned_urns(node: Any) -> tuple[DatasetUrn, ...]:
@@ -65,7 +77,7 @@ def _frame_key(frame: Any) -> tuple[Hashable, ...]:
     return (*size, *(_column_key(each) for each in columns[:_KEY_COLUMNS]))
 
 
-def _column_key(column: Any) -> Hashable:
+def _column_key(column: Any) -> tuple[Hashable, ...]:
     """Addresses of a column's buffers: kept by rename, select and alias, and by the plan's own scan."""
     import pyarrow as pa
 

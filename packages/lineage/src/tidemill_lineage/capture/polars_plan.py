@@ -181,7 +181,11 @@ def _join(walk: _Walk, node: Any, names: list[str]) -> Flow:
     how, by_left, by_right = _join_kind(how)
     left_on = [*references(walk.visitor, node.left_on), *by_left]
     right_on = [*references(walk.visitor, node.right_on), *by_right]
-    columns = _joined(left, right, how=how, suffix=suffix, keys=(left_on, right_on) if coalesce else ([], []))
+    keys = (left_on, right_on) if coalesce else ([], [])
+    if how == "AsOf":  # the `by` columns merge always, the time only under one name
+        same = [each for each in left_on if each in right_on and each not in by_left] if coalesce else []
+        keys = ([*same, *by_left], [*same, *by_right])
+    columns = _joined(left, right, how=how, suffix=suffix, keys=keys)
     rows = [
         left.rows,
         right.rows,

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill_lineage.capture import flow
 from tidemill_lineage.capture.flow import Flow, Influences
-from tidemill_lineage.capture.polars_leaves import leaf_columns, leaf_key, scanned_urns
-from tidemill_lineage.errors import UnsupportedPlan
+from tidemill_lineage.capture.polars_leaves import column_keys, scanned_urns
 from tidemill_lineage.model import DatasetUrn
 
 if TYPE_CHECKING:
     import polars as pl
 
-_Names = Mapping[Hashable, list[tuple[DatasetUrn, Mapping[str, list[str]] | None]]]
+_Names = Mapping[Hashable, list[flow.Origin]]
 
 
 def probe(result: pl.LazyFrame, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> Flow:
@@ -32,7 +31,7 @@ def probe(result: pl.LazyFrame, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> Fl
     """
     import polars as pl
 
-    names = _leaf_names(inputs)
+    names = _input_columns(inputs)
     rows = _needed(result.select(pl.len()), names, "FILTER")
     columns: dict[str, Influences] = {}
     for name in result.collect_schema().names():
@@ -44,45 +43,22 @@ def probe(result: pl.LazyFrame, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> Fl
 def _needed(frame: pl.LazyFrame, names: _Names, subtype: str) -> dict[flow.Origin, frozenset[str]]:
     found: dict[flow.Origin, frozenset[str]] = {}
     for node, schema in _leaves(frame._ldf.visit()):
-        columns = leaf_columns(node)
-        for origin in _origins(node, schema if columns is None else columns, names):
-            found[origin] = frozenset({subtype})
+        files = scanned_urns(node)
+        for column, key in column_keys(node, schema).items():
+            for origin in names.get(key, [(urn, column) for urn in files]):
+                found[origin] = frozenset({subtype})
     return found
 
 
-def _origins(node: Any, columns: list[str], names: _Names) -> Iterator[flow.Origin]:
-    key = leaf_key(node)
-    if key is None:
-        raise UnsupportedPlan(f"leaf {type(node).__name__} is not known")
-    known = names.get(key, [(urn, None) for urn in scanned_urns(node)])
-    for urn, renamed in known:
-        for column in columns:
-            yield from ((urn, each) for each in ([column] if renamed is None else renamed.get(column, [])))
-
-
-def _leaf_names(inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> _Names:
-    """Map every leaf of every input to the input's URN, and its columns to the input's columns."""
-    names: dict[Hashable, list[tuple[DatasetUrn, Mapping[str, list[str]] | None]]] = {}
+def _input_columns(inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> _Names:
+    """Map every column of every leaf of the inputs to the input's columns that hang on it."""
+    names: dict[Hashable, list[flow.Origin]] = {}
     for urn, frame in inputs.items():
-        visitor: Any = frame._ldf.visit()
-        key = leaf_key(visitor.view_current_node()) if not visitor.get_inputs() else None
-        if key is not None:
-            names.setdefault(key, []).append((urn, None))
-            continue
-        for leaf, renamed in _through(frame).items():
-            names.setdefault(leaf, []).append((urn, renamed))
+        for name in frame.collect_schema().names():
+            for node, schema in _leaves(frame.select(name)._ldf.visit()):
+                for key in column_keys(node, schema).values():
+                    names.setdefault(key, []).append((urn, name))
     return names
-
-
-def _through(frame: pl.LazyFrame) -> dict[Hashable, dict[str, list[str]]]:
-    """For an input that is a plan itself: which of its columns hang on which column of its leaves."""
-    found: dict[Hashable, dict[str, list[str]]] = {}
-    for name in frame.collect_schema().names():
-        for node, schema in _leaves(frame.select(name)._ldf.visit()):
-            columns = leaf_columns(node)
-            for column in schema if columns is None else columns:
-                found.setdefault(leaf_key(node), {}).setdefault(column, []).append(name)
-    return found
 
 
 def _leaves(visitor: Any) -> Iterator[tuple[Any, list[str]]]:
