@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,9 @@ def top_names(tree: ast.Module) -> set[str]:
 def _beside(module: str, folder: str) -> str:
     """Finish a message with the modules that lie beside the file."""
     near = sorted(path.stem for path in Path(folder).glob("*.py")) if folder else []
-    hint = did_you_mean(module, near) if near else ""
-    return hint or "; is its package installed, or its file beside the DAG file?"
+    if get_close_matches(module, near, n=1):
+        return did_you_mean(module, near)
+    return "; is its package installed, or its file beside the DAG file?"
 
 
 def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Parameters:

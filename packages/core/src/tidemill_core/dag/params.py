@@ -29,7 +29,7 @@ def check_value(spec: ParamSpec, value: Any) -> Any:
     """
     wrong_bool = isinstance(value, bool) and spec.type != "bool"
     if wrong_bool or not isinstance(value, _TYPES[spec.type]):
-        raise ValueError(f"{value!r} is not a {spec.type}")
+        raise ValueError(f"{value!r} is not of type {spec.type}")
     if spec.type == "date":
         try:
             value = date.fromisoformat(str(value)).isoformat()

@@ -211,6 +211,13 @@ class TaskSpec(Config):
     hooks: Hooks = Hooks()
     """What to do when this task has ended."""
 
+    @property
+    def work(self) -> tuple[Literal["run", "call", "use"], str]:
+        """What it does, for people: kind and text."""
+        if self.run is not None:
+            return "run", self.run if isinstance(self.run, str) else " ".join(self.run)
+        return ("use", self.use) if self.use else ("call", self.call or "")
+
 
 class Fragment(Config):
     """Tasks and parameters that several DAGs include."""

@@ -103,7 +103,7 @@ def _with_step(assets: dg.AssetsDefinition, step: Step) -> dg.AssetsDefinition:
     op = assets.node_def
     tags = step_tags(step)
     policy = retry_policy(step.retry)
-    if not isinstance(op, dg.OpDefinition) or not (tags or policy or step.task.pool):
+    if not isinstance(op, dg.OpDefinition):
         return assets
     changed = dg.OpDefinition(
         name=op.name,
@@ -124,7 +124,7 @@ def _with_step(assets: dg.AssetsDefinition, step: Step) -> dg.AssetsDefinition:
 def step_tags(step: Step) -> dict[str, str]:
     """Tags of a step: its own, and what the threads executor reads."""
     task = step.task
-    tags = dict(task.tags)
+    tags = {**task.tags, "tidemill/task": step.name}
     if task.trigger != "all_success":
         tags["tidemill/trigger"] = task.trigger
     if task.timeout_s is not None and task.run is None and task.executor is None:

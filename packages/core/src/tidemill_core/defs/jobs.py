@@ -1,6 +1,7 @@
 """Compile DAG files to Dagster definitions: an asset per task (or a graph of ops), one job per DAG."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,27 @@ def definitions_from_dags(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledDag:
+    """Definitions of one DAG, and which of them belongs to which step."""
+
+    definitions: dg.Definitions
+    keys: Mapping[str, Sequence[dg.AssetKey]]
+    """Asset keys by step; empty for a DAG of ops."""
+    resources: frozenset[str]
+    """Resource keys that its callables ask for."""
+
+
 def build_dag(
     dag: LoadedDag, *, executor: str = "threads", params: Mapping[str, Any] | None = None, context: Any = None
 ) -> dg.Definitions:
+    """Compile one DAG to definitions; see `compile_dag`."""
+    return compile_dag(dag, executor=executor, params=params, context=context).definitions
+
+
+def compile_dag(
+    dag: LoadedDag, *, executor: str = "threads", params: Mapping[str, Any] | None = None, context: Any = None
+) -> CompiledDag:
     """Compile one DAG.
 
     Args:
@@ -89,15 +108,28 @@ def build_dag(
     _refuse_triggers(spec, spec.executor or executor)
     partitions = partitions_definition(spec)
     resources = _params_resource(spec)
+    plans = _plans(dag, spec)
+    keys: dict[str, Sequence[dg.AssetKey]] = {}
     if spec.kind == "op":
-        job: Any = _op_job(dag, spec, chosen, partitions)
-        parts = dg.Definitions(jobs=[job], resources=resources)
+        job: Any = _op_job(spec, plans, chosen, partitions)
+        parts = [dg.Definitions(jobs=[job])]
     else:
-        parts, job = _asset_job(dag, spec, chosen, partitions, resources, context)
+        parts = _assets(spec, plans, partitions, context, keys)
+        job = dg.define_asset_job(
+            spec.name,
+            selection=dg.AssetSelection.assets(*(key for each in keys.values() for key in each)),
+            description=spec.description or None,
+            tags=spec.tags,
+            executor_def=chosen,
+        )
+        parts.append(dg.Definitions(jobs=[job]))
     schedules = [_schedule(spec, spec.schedule, job, partitions)] if spec.schedule else []
     sensors = [import_callable(each, dag.folder) for each in spec.sensors]
-    more = dg.Definitions(schedules=schedules, sensors=[*sensors, *run_sensors(spec.name, spec.hooks, job)])
-    return dg.Definitions.merge(parts, more)
+    more = dg.Definitions(
+        schedules=schedules, sensors=[*sensors, *run_sensors(spec.name, spec.hooks, job)], resources=resources
+    )
+    asked = frozenset(key for plan in plans.values() for key in plan.resources) - set(resources)
+    return CompiledDag(definitions=dg.Definitions.merge(*parts, more), keys=keys, resources=asked)
 
 
 def params_key(dag: str) -> str:
@@ -173,19 +205,17 @@ def _params_resource(spec: DagSpec) -> dict[str, dg.ResourceDefinition]:
     return {params_key(spec.name): dg.ResourceDefinition(values, config_schema=schema)}
 
 
-def _asset_job(
-    dag: LoadedDag,
+def _assets(
     spec: DagSpec,
-    executor: dg.ExecutorDefinition,
+    plans: Mapping[str, TaskPlan],
     partitions: dg.PartitionsDefinition[str] | None,
-    resources: Mapping[str, Any],
     context: Any,
-) -> tuple[dg.Definitions, Any]:
+    keys: dict[str, Sequence[dg.AssetKey]],
+) -> list[dg.Definitions]:
+    """Make the assets of every step; notes in `keys` which are whose."""
     assets: list[Any] = []
     others: list[dg.Definitions] = []
-    selected: list[dg.AssetKey] = []
-    last: dict[str, list[dg.AssetKey]] = {}
-    plans = _plans(dag, spec)
+    last: dict[str, Sequence[dg.AssetKey]] = {}
     known = {name: param.default for name, param in spec.params.items()}
     for step in steps(spec):
         needed = [key for need in step.needs for key in last[need]]
@@ -194,22 +224,11 @@ def _asset_job(
             made = build_component_task(step, attributes, needed, context, group=step.task.group)
             assets += made.assets
             others.append(_leftovers(made))
-            selected += made.keys
-            last[step.name] = made.last_keys
+            keys[step.name], last[step.name] = made.keys, made.last_keys
         else:
             assets.append(_task_asset(spec, plans[step.name], needed, partitions))
-            key = asset_key(spec.name, step)
-            selected.append(key)
-            last[step.name] = [key]
-    job = dg.define_asset_job(
-        spec.name,
-        selection=dg.AssetSelection.assets(*selected),
-        description=spec.description or None,
-        tags=spec.tags,
-        executor_def=executor,
-    )
-    parts = dg.Definitions.merge(dg.Definitions(assets=assets, jobs=[job], resources=resources), *others)
-    return parts, job
+            keys[step.name] = last[step.name] = [asset_key(spec.name, step)]
+    return [dg.Definitions(assets=assets), *others]
 
 
 def _leftovers(made: ComponentTask) -> dg.Definitions:
@@ -276,12 +295,11 @@ def _task_asset(
 
 
 def _op_job(
-    dag: LoadedDag,
     spec: DagSpec,
+    plans: Mapping[str, TaskPlan],
     executor: dg.ExecutorDefinition,
     partitions: dg.PartitionsDefinition[str] | None,
 ) -> dg.JobDefinition:
-    plans = _plans(dag, spec)
     ops, dependencies = [], {}
     for step in steps(spec):
         name = op_name(spec.name, step.name)

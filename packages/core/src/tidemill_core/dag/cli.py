@@ -1,0 +1,326 @@
+"""`tidemill dag`: check, plan, run, follow and draw DAG files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import dagster
+
+    from tidemill_core.config import ConfigFault
+    from tidemill_core.dag.report import RunView
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+PARAMS = click.option("--param", "-p", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter.")
+
+
+@click.group()
+def dag() -> None:
+    """DAG files: check, plan, run, follow."""
+
+
+@dag.command()
+@click.argument("paths", nargs=-1, required=True)
+@JSON
+def validate(paths: tuple[str, ...], *, as_json: bool) -> None:
+    """Check every document of files and folders; name every fault with file and line."""
+    from tidemill_core.config import ConfigFaults
+    from tidemill_core.dag.load import load_dags
+
+    faults: list[ConfigFault] = []
+    names: list[str] = []
+    for path in paths:
+        try:
+            names += [dag.spec.name for dag in load_dags(path)]
+        except ConfigFaults as wrong:
+            faults += wrong.faults
+    if as_json:
+        listed = [
+            {"file": each.place.file, "line": each.place.line, "key": each.key, "message": each.message}
+            for each in faults
+        ]
+        click.echo(json.dumps({"dags": names, "faults": listed}))
+    elif not faults:
+        click.echo(f"{len(names)} DAG{'s' if len(names) != 1 else ''} valid: {', '.join(names)}")
+    if faults:
+        raise ConfigFaults(faults)
+
+
+@dag.command()
+@click.argument("target", metavar="FILE_OR_NAME")
+@PARAMS
+@JSON
+def plan(target: str, params: tuple[str, ...], *, as_json: bool) -> None:
+    """Show what would run, in which order; nothing is run."""
+    from tidemill_core.dag.expand import steps
+    from tidemill_core.dag.find import find_dag
+    from tidemill_core.dag.graph import levels
+    from tidemill_core.dag.params import bind
+
+    found = find_dag(target)
+    given = _given(params)
+    bind({name: spec for name, spec in found.spec.params.items() if name in given}, given, dag=found.spec.name)
+    every = steps(found.spec)
+    level = levels({step.name: step.needs for step in every})
+    rows: list[dict[str, Any]] = [
+        {
+            "step": step.name,
+            "level": level[step.name],
+            "kind": "run" if step.task.run is not None else "use" if step.task.use else "call",
+            "what": step.task.run
+            if isinstance(step.task.run, str)
+            else step.task.use or step.task.call or step.task.run,
+            "needs": list(step.needs),
+            "pool": step.task.pool,
+            "retries": step.retry.count if step.retry else 0,
+            "when": step.task.when,
+            "trigger": step.task.trigger,
+        }
+        for step in every
+    ]
+    if as_json:
+        click.echo(json.dumps({"dag": found.spec.name, "steps": rows}))
+        return
+    for row in rows:
+        needs = f"  after {', '.join(row['needs'])}" if row["needs"] else ""
+        extra = "".join(f"  {key} {row[key]}" for key in ("pool", "when") if row[key])
+        click.echo(f"{row['level'] + 1:>3}  {row['step']}  {row['kind']}{needs}{extra}")
+
+
+@dag.command()
+@click.argument("target", metavar="FILE_OR_NAME")
+@PARAMS
+@click.option("--only", multiple=True, metavar="TASK", help="Run just this task; may be repeated.")
+@click.option("--from", "start", multiple=True, metavar="TASK", help="Run this task and all that needs it.")
+@click.option("--retry-failed", metavar="RUN", help="Run only what did not succeed in a run (id, or 'last').")
+@click.option("--partition", metavar="KEY", help="Partition to run.")
+@click.option("--executor", type=click.Choice(["in_process", "threads", "multiprocess"]), help="Instead of the DAG's.")
+@click.option("--ephemeral", is_flag=True, help="Keep nothing of the run.")
+@click.option("--watch", is_flag=True, help="Show a live table of the tasks.")
+@JSON
+def run(
+    target: str,
+    params: tuple[str, ...],
+    *,
+    only: tuple[str, ...],
+    start: tuple[str, ...],
+    retry_failed: str | None,
+    partition: str | None,
+    executor: str | None,
+    ephemeral: bool,
+    watch: bool,
+    as_json: bool,
+) -> int:
+    """Run a DAG in this process, recorded as an ordinary Dagster run."""
+    from tidemill_core.dag.find import find_dag
+    from tidemill_core.dag.params import bind
+    from tidemill_core.dag.report import summary
+    from tidemill_core.dag.watch import LiveWatcher, PlainWatcher, real_stderr
+    from tidemill_core.errors import ConfigError
+
+    found = find_dag(target)
+    given = _given(params)
+    if retry_failed is None:
+        bind(found.spec.params, given, dag=found.spec.name)
+    if retry_failed and (only or start):
+        raise ConfigError("--retry-failed chooses the tasks itself; leave out --only and --from")
+    from tidemill_core.defs.dag_runs import RunRequest, open_instance, start_dag
+
+    request = RunRequest(
+        params=given, only=only, start=start, retry_run=retry_failed, partition=partition, executor=executor
+    )
+    watcher = (LiveWatcher if watch and sys.stderr.isatty() else PlainWatcher)(real_stderr())
+    try:
+        with open_instance(ephemeral=ephemeral) as instance:
+            ended = start_dag(found, request, instance, watcher=watcher)
+    finally:
+        watcher.close()
+    if as_json:
+        click.echo(json.dumps(ended.as_json()))
+    else:
+        for task in ended.tasks:
+            if task.state == "failed":
+                click.echo(f"{task.name}: {task.error}", err=True)
+        click.echo(summary(ended))
+    return _exit_code(ended)
+
+
+@dag.command()
+@click.argument("target", metavar="[RUN_OR_DAG]", required=False)
+@click.option("--watch", is_flag=True, help="Follow a run until it ends.")
+@click.option("--limit", default=20, show_default=True, help="How many runs to list.")
+@JSON
+def status(target: str | None, *, watch: bool, limit: int, as_json: bool) -> int | None:
+    """List recent runs, or show one run with each task's state, tries and duration."""
+    from tidemill_core.defs.dag_runs import find_run, open_instance
+    from tidemill_core.defs.dag_status import recent_runs, view
+
+    with open_instance() as instance:
+        is_dag = target is not None and bool(recent_runs(instance, dag=target, limit=1))
+        if target is None or is_dag:
+            runs = recent_runs(instance, dag=target, limit=limit)
+            _print_runs(runs, as_json=as_json)
+            return None
+        found = view(instance, find_run(instance, target).run_id)
+        if watch:
+            found = _follow(instance, found)
+        if as_json:
+            click.echo(json.dumps(found.as_json()))
+        elif not watch or not sys.stdout.isatty():
+            from rich.console import Console
+
+            from tidemill_core.dag.watch import print_run
+
+            print_run(found, Console(width=None if sys.stdout.isatty() else 160))
+        return _exit_code(found) if watch else None
+
+
+@dag.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--task", help="Only what this task printed.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
+def logs(run_id: str, task: str | None, *, follow: bool) -> None:
+    """Print what a run's tasks wrote (RUN is an id, its beginning, or 'last')."""
+    import time
+
+    from tidemill_core.defs.dag_runs import find_run, log_lines, open_instance
+    from tidemill_core.defs.dag_status import view
+
+    with open_instance() as instance:
+        found = find_run(instance, run_id).run_id
+        seen = 0
+        while True:
+            is_over = not follow or view(instance, found).is_over
+            lines = list(log_lines(instance, found, task))
+            for line in lines[seen:]:
+                click.echo(line)
+            seen = len(lines)
+            if is_over:
+                return
+            time.sleep(0.5)
+
+
+@dag.command(name="list")
+@click.argument("path", required=False)
+@JSON
+def list_(path: str | None, *, as_json: bool) -> None:
+    """List the DAGs of a file or folder (default: $TIDEMILL_DAGS, else ./dags)."""
+    from tidemill_core.dag.find import dag_folder
+    from tidemill_core.dag.load import load_dags
+
+    rows = [
+        {
+            "name": each.spec.name,
+            "tasks": len(each.spec.tasks),
+            "schedule": each.spec.schedule.cron if each.spec.schedule else None,
+            "file": str(each.file),
+            "description": each.spec.description,
+        }
+        for each in load_dags(path or dag_folder())
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        schedule = f"  {row['schedule']}" if row["schedule"] else ""
+        click.echo(f"{row['name']}  {row['tasks']} tasks{schedule}  {row['file']}")
+
+
+@dag.command()
+@click.argument("target", metavar="FILE_OR_NAME")
+@click.option("--html", "html_path", type=click.Path(dir_okay=False), help="Write a self-contained page there.")
+@click.option("--open", "is_open", is_flag=True, help="Show the page in a browser.")
+def graph(target: str, html_path: str | None, *, is_open: bool) -> None:
+    """Print the graph as Mermaid text, or draw it as an HTML page."""
+    import webbrowser
+    from pathlib import Path
+
+    from tidemill_core.dag.drawing import html, mermaid
+    from tidemill_core.dag.expand import steps
+    from tidemill_core.dag.find import find_dag
+
+    found = find_dag(target)
+    every = steps(found.spec)
+    if html_path is None and not is_open:
+        click.echo(mermaid(every), nl=False)
+        return
+    path = Path(html_path or f"{found.spec.name}.html")
+    path.write_text(html(found.spec.name, found.spec.description, every), encoding="utf-8")
+    click.echo(str(path))
+    if is_open:
+        webbrowser.open(path.absolute().as_uri())
+
+
+@dag.command()
+def schema() -> None:
+    """Print the JSON Schema of DAG files, for editors."""
+    from tidemill_core.dag.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _given(params: tuple[str, ...]) -> dict[str, str]:
+    values = {}
+    for each in params:
+        name, found, value = each.partition("=")
+        if not found:
+            raise click.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--param")
+        values[name] = value
+    return values
+
+
+def _exit_code(run: RunView) -> int:
+    from tidemill_core.errors import ExitCode
+
+    if run.state == "done":
+        return ExitCode.DONE
+    if run.state == "canceled":
+        return ExitCode.INTERRUPTED
+    return ExitCode.TEMPORARY if run.is_temporary else ExitCode.FAILED
+
+
+def _print_runs(runs: list[RunView], *, as_json: bool) -> None:
+    from datetime import datetime
+
+    from tidemill_core.dag.report import duration
+
+    if as_json:
+        click.echo(json.dumps([run.as_json() for run in runs]))
+        return
+    for run in runs:
+        when = datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds") if run.started else ""
+        click.echo(f"{run.id}  {run.dag}  {run.state}  {when}{duration(run.seconds, '  ')}")
+
+
+def _follow(instance: dagster.DagsterInstance, run: RunView) -> RunView:
+    """Draw a run again and again until it is over."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from tidemill_core.dag.report import task_lines
+    from tidemill_core.dag.watch import table
+
+    last = run
+    with Live(console=Console(stderr=not sys.stdout.isatty()), refresh_per_second=4) as live:
+        for last in _views(instance, run.id):
+            live.update(table(f"{last.dag}  {last.id}  {last.state}", task_lines(last)))
+    return last
+
+
+def _views(instance: dagster.DagsterInstance, run_id: str) -> Iterator[RunView]:
+    import time
+
+    from tidemill_core.defs.dag_status import view
+
+    while True:
+        found = view(instance, run_id)
+        yield found
+        if found.is_over:
+            return
+        time.sleep(0.5)

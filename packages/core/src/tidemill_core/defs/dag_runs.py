@@ -1,0 +1,268 @@
+"""Start DAGs on a Dagster instance from this process, and read what became of runs."""
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import dagster as dg
+
+from tidemill_core.dag.expand import steps
+from tidemill_core.dag.graph import dependents, reach
+from tidemill_core.dag.load import LoadedDag
+from tidemill_core.dag.report import RunView, State
+from tidemill_core.defs.dag_status import HEARTBEAT_TAG, OWNER_TAG, is_lost, owner_tag, task_names, view
+from tidemill_core.defs.jobs import CompiledDag, compile_dag, op_name, params_key
+from tidemill_core.defs.run_engine import execute_events, quiet_logger, quiet_logs, retry_plan
+from tidemill_core.errors import ConfigError, PermanentError
+from tidemill_core.plugins import did_you_mean
+from tidemill_core.settings import Settings
+
+HEARTBEAT_S = 15.0
+_EVENT_STATES: Mapping[str, State] = {
+    "STEP_START": "running",
+    "STEP_RESTARTED": "running",
+    "STEP_SUCCESS": "done",
+    "STEP_FAILURE": "failed",
+    "STEP_SKIPPED": "skipped",
+    "STEP_UP_FOR_RETRY": "retrying",
+}
+
+
+class Watcher(Protocol):
+    """Follows a run as it goes."""
+
+    def begin(self, run_id: str, dag: str, tasks: Sequence[str]) -> None:
+        """Hear that the run begins, and which tasks it has."""
+
+    def task(self, name: str, state: State) -> None:
+        """Hear that a task is in a new state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What to run of a DAG, and how."""
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    only: Sequence[str] = ()
+    """Just these tasks."""
+    start: Sequence[str] = ()
+    """These tasks and all that needs them."""
+    retry_run: str | None = None
+    """Only what did not succeed in this run."""
+    partition: str | None = None
+    executor: str | None = None
+
+
+@contextlib.contextmanager
+def open_instance(*, ephemeral: bool = False) -> Iterator[dg.DagsterInstance]:
+    """Open the instance of ``$DAGSTER_HOME``, else the one in the Tidemill home.
+
+    Args:
+        ephemeral: Keep everything in memory; nothing of the run remains.
+    """
+    if ephemeral:
+        with dg.DagsterInstance.ephemeral() as instance:
+            yield instance
+        return
+    if not os.environ.get("DAGSTER_HOME"):
+        from tidemill_core.defs.home import prepare_home
+
+        os.environ["DAGSTER_HOME"] = str(prepare_home(Settings.from_env()))
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def start_dag(
+    dag: LoadedDag,
+    request: RunRequest,
+    instance: dg.DagsterInstance,
+    *,
+    watcher: Watcher | None = None,
+) -> RunView:
+    """Run a DAG in this process and return how it ended.
+
+    Args:
+        dag: The checked DAG.
+        request: What to run of it.
+        instance: Where the run is recorded.
+        watcher: Told when the run begins, and when a task starts or ends.
+
+    Raises:
+        ConfigError: Parameters, tasks or the run to retry are wrong.
+    """
+    compiled = compile_dag(dag, executor=request.executor or Settings.from_env().executor, params=request.params)
+    job = _job(dag, compiled)
+    selected = _selected_steps(dag, request)
+    run = _create_run(dag, compiled, job, request, selected, instance)
+    stop = threading.Event()
+    threading.Thread(target=_beat, args=(instance, run.run_id, stop), daemon=True).start()
+    try:
+        with quiet_logs(instance):
+            names = task_names(instance, run)
+            if watcher is not None:
+                watcher.begin(run.run_id, dag.spec.name, list(names.values()))
+            for event in execute_events(job, run, instance, _reload_arguments(dag, request)):
+                state = _EVENT_STATES.get(event.event_type_value)
+                if watcher is not None and state and event.step_key in names:
+                    watcher.task(names[event.step_key], state)
+    finally:
+        stop.set()
+    ended = view(instance, run.run_id)
+    _run_hooks(dag, ended, instance)
+    return ended
+
+
+def find_run(instance: dg.DagsterInstance, text: str) -> dg.DagsterRun:
+    """Find a run by its id, the beginning of one, or ``last``.
+
+    Raises:
+        ConfigError: There is no such run, or there are several.
+    """
+    exact = instance.get_run_by_id(text) if text != "last" else None
+    if exact is not None:
+        return exact
+    runs = instance.get_runs(limit=1 if text == "last" else 500)
+    found = [run for run in runs if text == "last" or run.run_id.startswith(text)]
+    if len(found) != 1:
+        what = "there is no such run" if not found else f"{len(found)} runs begin so"
+        raise ConfigError(f"run {text!r}: {what}; `tidemill dag status` lists them")
+    return found[0]
+
+
+def _job(dag: LoadedDag, compiled: CompiledDag) -> dg.JobDefinition:
+    definitions = dg.Definitions.merge(compiled.definitions, dg.Definitions(loggers={"console": quiet_logger()}))
+    uses = any(task.use for task in dag.spec.tasks)
+    if uses or compiled.resources:
+        from tidemill_core.defs.resources import default_resources
+
+        missing = {key: value for key, value in default_resources().items() if key not in (definitions.resources or {})}
+        definitions = dg.Definitions.merge(definitions, dg.Definitions(resources=missing))
+    return definitions.resolve_job_def(dag.spec.name)
+
+
+def load_job(path: str, name: str, executor: str | None, params: Mapping[str, Any]) -> dg.JobDefinition:
+    """Build one job of a file again; worker processes of `multiprocess` call it."""
+    from tidemill_core.dag.load import load_dags
+
+    dag = next(each for each in load_dags(path) if each.spec.name == name)
+    return _job(dag, compile_dag(dag, executor=executor or Settings.from_env().executor, params=params))
+
+
+def _reload_arguments(dag: LoadedDag, request: RunRequest) -> tuple[Any, ...] | None:
+    """How worker processes find the job again; None for a DAG that is in no file."""
+    if dag.file is None:
+        return None
+    return (str(dag.file.absolute()), dag.spec.name, request.executor, dict(request.params))
+
+
+def _selected_steps(dag: LoadedDag, request: RunRequest) -> set[str] | None:
+    """Names of the steps to run; None for all."""
+    if not request.only and not request.start:
+        return None
+    every = steps(dag.spec)
+    of_task: dict[str, list[str]] = {}
+    for step in every:
+        of_task.setdefault(step.task.name, []).append(step.name)
+        of_task.setdefault(step.name, [step.name])
+    for name in (*request.only, *request.start):
+        if name not in of_task:
+            raise ConfigError(f"DAG {dag.spec.name!r} has no task {name!r}{did_you_mean(name, list(of_task))}")
+    users = dependents({step.name: step.needs for step in every})
+    chosen = {step for name in request.only for step in of_task[name]}
+    return chosen | reach(users, [step for name in request.start for step in of_task[name]])
+
+
+def _create_run(
+    dag: LoadedDag,
+    compiled: CompiledDag,
+    job: dg.JobDefinition,
+    request: RunRequest,
+    selected: set[str] | None,
+    instance: dg.DagsterInstance,
+) -> dg.DagsterRun:
+    name = dag.spec.name
+    tags = {**job.run_tags, OWNER_TAG: owner_tag(), HEARTBEAT_TAG: f"{time.time():.0f}"}
+    if request.partition:
+        tags["dagster/partition"] = request.partition
+    parent = find_run(instance, request.retry_run) if request.retry_run else None
+    config: Mapping[str, Any] = parent.run_config if parent else {}
+    if request.params:
+        config = {"resources": {params_key(name): {"config": _typed(dag, request.params)}}}
+    if parent is not None:
+        _check_parent(name, parent, instance)
+        return retry_plan(job, instance, parent, config, tags)
+    keys = {key for step in selected for key in compiled.keys[step]} if selected and compiled.keys else None
+    ops = [op_name(name, step) for step in selected] if selected and not compiled.keys else None
+    subset = job.get_subset(op_selection=ops, asset_selection=keys) if keys or ops else job
+    return instance.create_run_for_job(
+        job_def=subset,
+        run_config=config,
+        tags=tags,
+        asset_selection=keys,
+        op_selection=ops,
+        resolved_op_selection=set(ops) if ops else None,
+    )
+
+
+def _typed(dag: LoadedDag, given: Mapping[str, Any]) -> dict[str, Any]:
+    from tidemill_core.dag.params import bind
+
+    known = {name: spec for name, spec in dag.spec.params.items() if name in given}
+    return bind(known, given, dag=dag.spec.name)
+
+
+def _check_parent(name: str, parent: dg.DagsterRun, instance: dg.DagsterInstance) -> None:
+    if parent.job_name != name:
+        raise ConfigError(f"run {parent.run_id} is one of {parent.job_name!r}, not of {name!r}")
+    if is_lost(parent):
+        instance.report_run_failed(parent, "The process that ran it is gone; marked as failed to be retried.")
+    elif parent.status not in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
+        raise PermanentError(f"run {parent.run_id} is {parent.status.value.lower()}; only a failed one can be retried")
+
+
+def _beat(instance: dg.DagsterInstance, run_id: str, stop: threading.Event) -> None:
+    """Tell other machines that this process is alive."""
+    while not stop.wait(HEARTBEAT_S):
+        with contextlib.suppress(Exception):  # a missed beat is not worth a run
+            instance.add_run_tags(run_id, {HEARTBEAT_TAG: f"{time.time():.0f}"})
+
+
+def _run_hooks(dag: LoadedDag, run: RunView, instance: dg.DagsterInstance) -> None:
+    hooks = dag.spec.hooks.on_success if run.state == "done" else dag.spec.hooks.on_failure
+    if not hooks or run.state not in ("done", "failed"):
+        return
+    from tidemill_core.defs.dag_hooks import DONE_TAG, run_hooks
+
+    instance.add_run_tags(run.id, {DONE_TAG: socket.gethostname()})
+    status = "success" if run.state == "done" else "failure"
+    run_hooks(hooks, {"dag": run.dag, "id": run.id, "status": status, "task": ""}, logging.getLogger("tidemill.dag"))
+
+
+def log_lines(instance: dg.DagsterInstance, run_id: str, task: str | None = None) -> Iterator[str]:
+    """Yield what the tasks of a run, or one task, printed and logged; each line begins with ``[task]``."""
+    run = instance.get_run_by_id(run_id)
+    names = task_names(instance, run) if run else {}
+    manager = instance.compute_log_manager
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is None and entry.step_key in names and task in (None, names[entry.step_key]):
+            yield f"[{names[entry.step_key]}] {logging.getLevelName(entry.level).lower()}: {entry.user_message}"
+        if event is None or event.event_type != dg.DagsterEventType.LOGS_CAPTURED:
+            continue
+        captured = event.logs_captured_data
+        keys = captured.step_keys or []
+        data = manager.get_log_data([run_id, "compute_logs", captured.file_key])
+        own = len(keys) == 1 and names.get(keys[0]) == task
+        for line in _text(data.stdout).splitlines() + _text(data.stderr).splitlines():
+            if task is None or own or line.startswith(f"[{task}]"):
+                yield line
+
+
+def _text(data: bytes | None) -> str:
+    return data.decode("utf-8", "replace") if data else ""

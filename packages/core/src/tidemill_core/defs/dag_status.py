@@ -1,0 +1,195 @@
+"""Read the state of runs and their tasks from a Dagster instance, and notice runs whose process is gone."""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.execution.stats import RunStepKeyStatsSnapshot
+
+from tidemill_core.dag.report import RunView, State, TaskView
+
+OWNER_TAG = "tidemill/owner"
+HEARTBEAT_TAG = "tidemill/heartbeat"
+TASK_TAG = "tidemill/task"
+SILENT_S = 90.0
+_MODULES = re.compile(r"^(?:\w+\.)+(?=\w+: )")
+_RUN_STATES: Mapping[str, State] = {
+    "SUCCESS": "done",
+    "FAILURE": "failed",
+    "CANCELED": "canceled",
+    "CANCELING": "canceling",
+    "STARTED": "running",
+    "STARTING": "running",
+}
+_STEP_STATES: Mapping[str, State] = {
+    "SUCCESS": "done",
+    "FAILURE": "failed",
+    "SKIPPED": "skipped",
+    "IN_PROGRESS": "running",
+}
+
+
+def owner_tag() -> str:
+    """Name this process so that others can tell whether it still lives: ``host:pid:start``."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def is_lost(run: dg.DagsterRun) -> bool:
+    """Tell whether a run that claims to go on has lost its process.
+
+    On this host the process is looked for; of other hosts the heartbeat must be fresh.
+    Runs that were not started by `tidemill` are never called lost: Dagster's run monitoring watches them.
+    """
+    owner = run.tags.get(OWNER_TAG)
+    if run.is_finished or not owner:
+        return False
+    host, _, rest = owner.partition(":")
+    pid, _, started = rest.partition(":")
+    if host == socket.gethostname():
+        return _started(int(pid)) != started
+    return time.time() - float(run.tags.get(HEARTBEAT_TAG, "0")) > SILENT_S
+
+
+def _started(pid: int) -> str:
+    """When a process started (in kernel ticks); empty if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return _started_elsewhere(pid)
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _started_elsewhere(pid: int) -> str:
+    """The same on a system without /proc: whether the process is there at all."""
+    if Path("/proc").is_dir():
+        return ""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return ""
+    return "alive"
+
+
+def recent_runs(instance: dg.DagsterInstance, *, dag: str | None = None, limit: int = 20) -> list[RunView]:
+    """List the newest runs, of one DAG or of all jobs, without their tasks."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=dag) if dag else None, limit=limit)
+    return [
+        RunView(
+            id=record.dagster_run.run_id,
+            dag=record.dagster_run.job_name,
+            state=_run_state(record.dagster_run),
+            started=record.start_time,
+            seconds=_seconds(record.start_time, record.end_time, is_over=record.dagster_run.is_finished),
+            tasks=(),
+        )
+        for record in records
+        if not record.dagster_run.job_name.startswith("__")
+    ]
+
+
+def view(instance: dg.DagsterInstance, run_id: str) -> RunView:
+    """Read one run with the state of each of its tasks."""
+    record = instance.get_run_record_by_id(run_id)
+    assert record is not None
+    run = record.dagster_run
+    state = _run_state(run)
+    stats = {each.step_key: each for each in instance.get_run_step_stats(run_id)}
+    names = task_names(instance, run)
+    failures = _failures(instance, run_id) if any(_status(each) == "FAILURE" for each in stats.values()) else {}
+    silent = _without_output(instance, run_id, stats) if state == "done" or failures else set()
+    is_over = state in ("done", "failed", "canceled", "lost")
+    tasks = [
+        _task(name, stats.get(key), is_over=is_over, is_silent=key in silent, error=failures.get(key, ("", False))[0])
+        for key, name in names.items()
+    ]
+    return RunView(
+        id=run_id,
+        dag=run.job_name,
+        state=state,
+        started=record.start_time,
+        seconds=_seconds(record.start_time, record.end_time, is_over=run.is_finished),
+        tasks=tasks,
+        is_temporary=bool(failures) and all(is_temporary for _, is_temporary in failures.values()),
+    )
+
+
+def _run_state(run: dg.DagsterRun) -> State:
+    return "lost" if is_lost(run) else _RUN_STATES.get(run.status.value, "queued")
+
+
+def _seconds(start: float | None, end: float | None, *, is_over: bool) -> float | None:
+    if start is None:
+        return None
+    return (end if end is not None else time.time()) - start if end is not None or not is_over else None
+
+
+def task_names(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, str]:
+    """List names to show, by step key, in the order of the plan."""
+    snapshot_id = run.execution_plan_snapshot_id
+    plan = instance.get_execution_plan_snapshot(snapshot_id) if snapshot_id else None
+    if plan is None:
+        return {}
+    wanted = set(plan.step_keys_to_execute)
+    names: dict[str, str] = {}
+    for step in plan.steps:
+        if step.key in wanted:
+            tag: str = (step.tags or {}).get(TASK_TAG, step.key)
+            own = f"{run.job_name}__{tag}"
+            names[step.key] = tag if step.key in (own, tag) or tag == step.key else f"{tag} ({step.key})"
+    return names
+
+
+def _status(stats: RunStepKeyStatsSnapshot) -> str:
+    return stats.status.value if stats.status else ""
+
+
+def _task(name: str, stats: RunStepKeyStatsSnapshot | None, *, is_over: bool, is_silent: bool, error: str) -> TaskView:
+    if stats is None or stats.status is None:
+        return TaskView(name=name, state="not run" if is_over else "waiting", tries=0, seconds=None)
+    state = _STEP_STATES.get(_status(stats), "running")
+    if state == "running" and is_over:
+        state = "lost"
+    if state == "running" and (stats.attempts or 1) > 1 and stats.partial_attempt_start is None:
+        state = "retrying"
+    if state == "done" and is_silent:
+        state = "skipped"
+    seconds = None
+    if stats.start_time is not None and not (state == "lost" and stats.end_time is None):
+        seconds = (stats.end_time or time.time()) - stats.start_time
+    return TaskView(
+        name=name, state=state, tries=stats.attempts or (1 if stats.start_time else 0), seconds=seconds, error=error
+    )
+
+
+def _without_output(
+    instance: dg.DagsterInstance, run_id: str, stats: Mapping[str, RunStepKeyStatsSnapshot]
+) -> set[str]:
+    """Steps that succeeded without any output: their condition was false."""
+    kinds = {dg.DagsterEventType.STEP_OUTPUT}
+    spoke = {entry.step_key for entry in instance.all_logs(run_id, of_type=kinds)}
+    return {key for key in stats if key not in spoke}
+
+
+def _failures(instance: dg.DagsterInstance, run_id: str) -> dict[str, tuple[str, bool]]:
+    """The last error of each failed step, and whether it said that it may succeed later."""
+    found: dict[str, tuple[str, bool]] = {}
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        event = entry.get_dagster_event()
+        data = event.step_failure_data
+        error: Any = data.error
+        is_temporary = False
+        while error is not None:
+            is_temporary = is_temporary or error.cls_name in ("TaskTemporarilyFailed", "RetryRequested")
+            is_temporary = is_temporary or "RetryRequested" in error.message or "Exceeded max_retries" in error.message
+            if error.cause is None:
+                break
+            error = error.cause
+        described = data.user_failure_data.description if data.user_failure_data else None
+        text = described or (error.message.strip() if error else "failed")
+        found[event.step_key or ""] = (_MODULES.sub("", text), is_temporary)
+    return found

@@ -1,0 +1,117 @@
+"""Dagster's own way to execute a run, called in this process; semi-internal imports stay here."""
+
+import logging
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.events import DagsterEvent
+from dagster._core.execution.api import create_execution_plan, execute_run_iterator
+from dagster._core.execution.compute_logs import redirect_to_file
+from dagster._core.execution.plan.objects import ErrorSource
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.storage.compute_log_manager import CapturedLogContext
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
+
+def execute_events(
+    job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance, reload: tuple[Any, ...] | None
+) -> Iterator[DagsterEvent]:
+    """Execute a run; an interrupt marks it as cancelled, where Dagster alone would say failed.
+
+    Args:
+        job: The whole job.
+        run: The run, created with its selection.
+        instance: Where it is recorded.
+        reload: Arguments with which worker processes build the job again.
+    """
+    target: Any = InMemoryJob(job)
+    needs_workers = job.executor_def.name not in ("threads", "in_process")
+    if needs_workers and reload is not None:
+        target = dg.build_reconstructable_job("tidemill_core.defs.dag_runs", "load_job", reconstructable_args=reload)
+    is_told = False
+    for event in execute_run_iterator(target, run, instance):
+        if not is_told and _is_interrupted(event):
+            is_told = True
+            instance.report_run_canceling(run)
+        yield event
+
+
+def _is_interrupted(event: DagsterEvent) -> bool:
+    if event.is_step_failure:
+        return event.step_failure_data.error_source == ErrorSource.INTERRUPT
+    return event.is_engine_event and "steps_interrupted" in event.engine_event_data.metadata
+
+
+def retry_plan(
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    parent: dg.DagsterRun,
+    config: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> dg.DagsterRun:
+    """Create a run of only what did not succeed in `parent`, as the UI's re-execution does."""
+    current = instance.get_run_by_id(parent.run_id) or parent
+    target: Any = InMemoryJob(job)
+    if current.asset_selection or current.resolved_op_selection:
+        target = target.get_subset(
+            op_selection=sorted(current.resolved_op_selection) if current.resolved_op_selection else None,
+            asset_selection=current.asset_selection,
+        )
+    keys, known = KnownExecutionState.build_resume_retry_reexecution(instance, current)
+    plan = create_execution_plan(target, config, step_keys_to_execute=list(keys), known_state=known, tags=dict(tags))
+    return instance.create_run_for_job(
+        job_def=target.get_definition(),
+        execution_plan=plan,
+        run_config=config,
+        tags=tags,
+        asset_selection=current.asset_selection,
+        op_selection=current.op_selection,
+        resolved_op_selection=current.resolved_op_selection,
+        parent_run_id=current.run_id,
+        root_run_id=current.root_run_id or current.run_id,
+    )
+
+
+class _FileLogs(LocalComputeLogManager):
+    """Captures to files without the two helper processes that copy them to the terminal."""
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
+        """Send what the process prints to the files of `log_key`."""
+        with ExitStack() as stack:
+            for stream, kind in ((sys.stdout, "out"), (sys.stderr, "err")):
+                path = Path(self.get_captured_local_path(log_key, kind))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(redirect_to_file(stream, str(path)))
+            yield CapturedLogContext(log_key)
+        Path(self.complete_artifact_path(log_key)).touch()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def quiet_logs(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Keep what tasks print in the compute logs only; other kinds of log manager are left alone."""
+    manager = instance.compute_log_manager
+    if type(manager) is not LocalComputeLogManager:
+        yield
+        return
+    instance._compute_log_manager = _FileLogs(manager._base_dir)  # noqa: SLF001 - there is no public way
+    try:
+        yield
+    finally:
+        instance._compute_log_manager = manager  # noqa: SLF001 - as above
+
+
+def quiet_logger() -> dg.LoggerDefinition:
+    """Make a console logger that prints nothing: the event log has it all, and the command prints its own lines."""
+
+    def make(_context: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("tidemill.run")  # noqa: LOG001 - one that no other code can reach
+        logger.addHandler(logging.NullHandler())
+        return logger
+
+    return dg.LoggerDefinition(make)
