@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tidemill_core.lineage_hooks import Column, announce_read, announce_wrote
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def announce(plan: Plan, servers: str, context: SinkContext, totals: Counts) -> None:
+def announce(
+    plan: Plan, servers: str, context: SinkContext, totals: Counts, *, asset_keys: Mapping[str, str]
+) -> None:
     """Announce the topics as read, and each output of each sink as written from them."""
     if not totals.consumed:
         return
@@ -27,7 +30,9 @@ def announce(plan: Plan, servers: str, context: SinkContext, totals: Counts) -> 
     counts = {"rows": totals.rows, "windows": totals.windows, "dlq": None}
     for name, urn in dataset_urns(plan, context):
         columns = _columns(plan, name, plan.arrow_schemas[name], topics)
-        announce_wrote(urn, job=job, inputs=topics, columns=columns, rows=counts[name])
+        announce_wrote(
+            urn, job=job, inputs=topics, columns=columns, rows=counts[name], asset_key=asset_keys.get(name)
+        )
 
 
 def dataset_urns(plan: Plan, context: SinkContext) -> list[tuple[str, str]]:

@@ -111,6 +111,7 @@ def drain(
     stop: StopToken | None = None,
     takeover: bool = False,
     on_progress: Callable[[DrainProgress], None] | None = None,
+    asset_keys: Mapping[str, str] | None = None,
 ) -> DrainResult:
     """Process everything that is in the topics now, exactly once, and stop.
 
@@ -121,13 +122,16 @@ def drain(
         stop: Set it to commit what is done and leave early, by raising `Stopped`.
         takeover: Go on although a live service holds the pipeline; it will be fenced.
         on_progress: Called now and then.
+        asset_keys: Dagster asset keys by output, for lineage.
 
     Raises:
         PipelineBusy: A live service runs the pipeline.
         Fenced: Another worker took over meanwhile.
         StreamError: See `errors`.
     """
-    return _Drain(plan, servers, context, stop or StopToken(), on_progress).run(takeover=takeover)
+    result = _Drain(plan, servers, context, stop or StopToken(), on_progress).run(takeover=takeover)
+    announce(plan, servers, context, result.totals, asset_keys=asset_keys or {})
+    return result
 
 
 class _Drain:
@@ -166,7 +170,6 @@ class _Drain:
             for sink in sinks:
                 sink.close()
         result = self.result(session, start, stored, after, tidied, time.monotonic() - began)
-        announce(self.plan, self.servers, self.context, result.totals)
         log.info("drained" if result.did_work else "nothing_to_drain", **_summary(result))
         return result
 

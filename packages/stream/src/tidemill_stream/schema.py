@@ -149,14 +149,14 @@ def suspicious(raw: bytes) -> bool:
 
 
 def load_schema(config: SchemaConfig, *, base: Path | None = None) -> dict[str, Any] | None:
-    """Read the schema a pipeline names; None when it has none.
+    """Read the schema a pipeline names (in `base`, else in the working directory); None when it has none.
 
     Raises:
         SchemaInvalid: The file cannot be read or is not a schema.
     """
     if config.file is None:
         return config.inline
-    path = config.file if base is None else base / config.file
+    path = config.file if base is None or not (base / config.file).exists() else base / config.file
     import yaml
 
     try:

@@ -1,0 +1,116 @@
+"""What the stream's components share: asset keys, resources, metadata."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+from tidemill_core.config import Config
+from tidemill_core.defs import materialization
+from tidemill_core.settings import Settings
+
+from tidemill_stream.config import ObjectStoreSinkConfig, PipelineConfig, PostgresSinkConfig
+from tidemill_stream.plan import Plan
+from tidemill_stream.progress import Counts
+from tidemill_stream.sinks._base import SinkContext, sink_context
+
+if TYPE_CHECKING:
+    from tidemill_core.storage._base import ObjectStore
+
+OUTPUTS = ("rows", "windows", "dlq")
+
+
+class AssetKeys(Config):
+    """Asset keys of the outputs, parts joined by ``/``; an output without a key is no asset."""
+
+    rows: str | None = None
+    """Key of the rows that pass, such as ``events/flights``."""
+    windows: str | None = None
+    """Key of the closed windows."""
+    dlq: str | None = None
+    """Key of the dead letters."""
+
+
+class StreamAssetsConfig(Config):
+    """A pipeline and the assets that stand for its outputs."""
+
+    pipeline: PipelineConfig
+    """The pipeline."""
+    assets: AssetKeys = Field(default=AssetKeys())
+    """Asset keys of its outputs; by default ``stream/PIPELINE_OUTPUT``."""
+    deps: tuple[str, ...] = ()
+    """Asset keys (parts joined by ``/``) that must be there first, such as that of the topic."""
+    group: str = "stream"
+    """Asset group."""
+
+
+def asset_keys(config: StreamAssetsConfig, plan: Plan) -> dict[str, dg.AssetKey]:
+    """Choose the asset key of each output, by output name."""
+    given = config.assets.model_dump()
+    if not any(given.values()):
+        given = {name: f"stream/{config.pipeline.name}_{name}" for name in OUTPUTS}
+    return {name: dg.AssetKey(given[name].split("/")) for name in OUTPUTS if given[name] and name in plan.outputs}
+
+
+def asset_specs(config: StreamAssetsConfig, plan: Plan) -> list[dg.AssetSpec]:
+    """Describe the outputs as assets."""
+    about = {"rows": "Records that passed", "windows": "Closed windows", "dlq": "Dead letters"}
+    stores = {"postgres": "postgres", "object_store": "parquet"}
+    kinds = {"kafka", *(stores[sink.type] for sink in config.pipeline.sinks if sink.type in stores)}
+    return [
+        dg.AssetSpec(
+            key,
+            deps=[dg.AssetKey(dep.split("/")) for dep in config.deps],
+            description=f"{about[name]} of pipeline {config.pipeline.name!r}.",
+            group_name=config.group,
+            kinds=kinds,
+        )
+        for name, key in asset_keys(config, plan).items()
+    ]
+
+
+def needed_resources(pipeline: PipelineConfig) -> set[str]:
+    """Name the resources a pipeline takes its servers from."""
+    needed = set() if pipeline.source.bootstrap_servers else {"kafka"}
+    for sink in pipeline.sinks:
+        if isinstance(sink, PostgresSinkConfig) and sink.url is None:
+            needed.add("postgres")
+        if isinstance(sink, ObjectStoreSinkConfig):
+            needed.add("lake")
+    return needed
+
+
+def context_of(plan: Plan, resources: Any, **more: Any) -> SinkContext:
+    """Give the sinks Dagster's resources."""
+
+    def open_store(url: str) -> "ObjectStore":
+        from tidemill_core.storage import open_store
+
+        if url.startswith("lake://"):
+            found: ObjectStore = resources.lake.open(url.removeprefix("lake://"))
+            return found
+        return open_store(url, resources.lake.options() if hasattr(resources, "lake") else Settings.from_env().storage)
+
+    return sink_context(plan, postgres_url=lambda: str(resources.postgres.get_url()), open_store=open_store, **more)
+
+
+def bootstrap_of(pipeline: PipelineConfig, resources: Any) -> str:
+    """Choose the Kafka servers."""
+    return pipeline.source.bootstrap_servers or str(resources.kafka.get_bootstrap())
+
+
+def output_metadata(
+    plan: Plan, output: str, totals: Counts, facts: Mapping[str, Any]
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Build an output's metadata: rows, table, columns, and what the run did."""
+    table = None
+    places: dict[str, Any] = {}
+    for sink in plan.config.sinks:
+        if isinstance(sink, PostgresSinkConfig):
+            tables = {"rows": sink.rows_table, "windows": sink.windows_table, "dlq": sink.dlq_table}
+            table = tables[output] or table
+        elif isinstance(sink, ObjectStoreSinkConfig):
+            prefixes = {"rows": sink.rows, "windows": sink.windows, "dlq": sink.dlq}
+            places["prefix"] = f"{sink.url.rstrip('/')}/{prefixes[output]}/"
+    rows = {"rows": totals.rows, "windows": totals.windows}.get(output)
+    return materialization(rows=rows, table=table, schema=plan.arrow_schemas[output], **places, **facts)
