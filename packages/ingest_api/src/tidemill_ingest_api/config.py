@@ -17,6 +17,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 FieldType = Literal["string", "int32", "int64", "float64", "bool", "timestamp", "epoch_s", "epoch_ms", "date", "json"]
 """``epoch_s`` and ``epoch_ms`` are numbers upstream and timestamps in the table."""
 ParamValue = str | int | float | bool
+RESERVED_PARAMS = frozenset({"limit", "order", "select", "after", "format"})
+"""Parameters of the served API that are no filters."""
 CURSOR_PLACEHOLDER = "{cursor}"
 
 
@@ -271,6 +273,9 @@ class StreamConfig(Config):
                     raise ValueError(f"{place}: {name!r} is not in `fields`")
                 if self.fields[name].type == "json":
                     raise ValueError(f"{place}: {name!r} is json and cannot be compared")
+        for name in (*self.primary_key, *self.serve.filters):
+            if name in RESERVED_PARAMS:
+                raise ValueError(f"serve.filters: {name!r} is a parameter of the served API; rename the field")
         if self.cursor and self.fields[self.cursor.field].type in {"string", "bool", "float64"}:
             raise ValueError("cursor.field must be a timestamp, a date or an integer")
         return self

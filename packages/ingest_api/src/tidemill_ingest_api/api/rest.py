@@ -31,7 +31,7 @@ from tidemill_ingest_api import metrics
 from tidemill_ingest_api.api import formats, openapi
 from tidemill_ingest_api.api.auth import Caller
 from tidemill_ingest_api.api.service import Service
-from tidemill_ingest_api.config import SourceConfig, StreamConfig
+from tidemill_ingest_api.config import RESERVED_PARAMS, SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import BadQuery, UnknownTable
 from tidemill_ingest_api.query import (
     Filter,
@@ -46,7 +46,6 @@ from tidemill_ingest_api.query import (
 from tidemill_ingest_api.stores._base import Reader
 
 log = get_logger(__name__)
-_RESERVED = frozenset({"limit", "order", "select", "after", "format"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GZIP_BYTES = 1024
 Endpoint = Callable[[Request, Caller], Awaitable[Response]]
@@ -213,7 +212,7 @@ def read_question(stream: StreamConfig, request: Request) -> Question:
     params = request.query_params
     filters: list[Filter] = []
     for name, value in params.multi_items():
-        if name not in _RESERVED:
+        if name not in RESERVED_PARAMS:
             filters.append(parse_filter(stream, name, value))
     columns = None
     if params.get("select"):

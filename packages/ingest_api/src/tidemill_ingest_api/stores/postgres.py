@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from tidemill_core.postgres import (
-    PostgresUnavailable,
+    CopyWriter,
     TableName,
     column_types,
     connect,
@@ -66,7 +66,7 @@ _SELECT_PAGES = (
     "SELECT key, etag, last_modified, next, records, cursor FROM tidemill_ingest.pages"
     " WHERE source = %s AND stream = %s"
 )
-_STAGE = '"pg_temp"."tidemill_ingest_stage"'
+_STAGE = TableName("pg_temp", "tidemill_ingest_stage")
 _POLL_S = 0.1
 _READERS = 8
 _STATEMENT_TIMEOUT = "30s"
@@ -216,10 +216,9 @@ class PostgresWriter:
         tail = _rows.upsert_tail(table, "target", differs="IS DISTINCT FROM")
         self._upsert = (
             f"WITH done AS (INSERT INTO {_name(table)} AS target ({staged}, {LOADED_AT}, {VERSION})"  # noqa: S608  # identifiers are quoted
-            f" SELECT {staged}, now(), %s FROM {_STAGE} {tail} RETURNING (xmax = 0) AS is_new)"
+            f" SELECT {staged}, now(), %s FROM {_STAGE.quoted} {tail} RETURNING (xmax = 0) AS is_new)"
             " SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM done"
         )
-        self._copy = f"COPY {_STAGE} ({staged}) FROM STDIN"
         self._state = StreamState()
 
     def prepare(self) -> None:
@@ -245,22 +244,22 @@ class PostgresWriter:
 
     def commit(self, commit: Commit) -> Written:
         """Write everything in one transaction."""
-        with self._connection.transaction():
+        with self.transaction():
             written = self.write_rows(commit)
             self.write_state(commit, written)
         return written
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Make everything in the block durable together."""
+        return self._connection.transaction()
 
     def write_rows(self, commit: Commit) -> Written:
         """Upsert the rows, inside the caller's transaction."""
         if not commit.rows:
             return Written(version=self._state.version)
-        doc = len(self._table.columns) + 1
-        with self._connection.cursor() as cursor:
-            with cursor.copy(self._copy) as copy:
-                for row in commit.rows:
-                    copy.write_row((*row[:doc], row[doc].decode()))
-            version = max(self._state.version + 1, time.time_ns() // 1_000_000)
-            inserted, updated = _one(self._connection, self._upsert, (version,))
+        self._stage(commit.rows)
+        version = max(self._state.version + 1, time.time_ns() // 1_000_000)
+        inserted, updated = _one(self._connection, self._upsert, (version,))
         return Written(
             inserted=inserted, updated=updated, version=version if inserted + updated else self._state.version
         )
@@ -295,6 +294,25 @@ class PostgresWriter:
                 ),
             )
         self._state = StreamState(cursor=commit.cursor or self._state.cursor, version=written.version)
+
+    def _stage(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Copy rows into the staging table, which empties itself at the end of the transaction."""
+        import pyarrow as pa
+
+        schema = self._staged_schema()
+        *fields, extras, docs = zip(*rows, strict=True)
+        columns = [*fields, extras, [doc.decode() for doc in docs]]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+        with CopyWriter(self._connection, _STAGE, schema) as writer:
+            writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+    def _staged_schema(self) -> Any:
+        import pyarrow as pa
+
+        from tidemill_ingest_api.arrow import arrow_type
+
+        fields = [(name, arrow_type(type_)) for name, type_ in self._table.columns.items()]
+        return pa.schema([*fields, (EXTRA, pa.string()), (DOC, pa.string())])
 
     def _prepare_table(self) -> bool:
         name = TableName.parse(self._table.table)
@@ -357,4 +375,4 @@ def _reported(type_: str) -> str:
     return {"timestamptz": "timestamp with time zone"}.get(type_, type_.partition(" COLLATE")[0])
 
 
-__all__ = ["PostgresStore", "PostgresUnavailable", "PostgresWriter", "open_postgres"]
+__all__ = ["PostgresStore", "PostgresWriter", "open_postgres"]

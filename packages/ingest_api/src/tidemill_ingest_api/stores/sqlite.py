@@ -201,7 +201,7 @@ class SqliteWriter:
     def prepare(self) -> None:
         """Make or extend the table and read the state, in one transaction."""
         self._connection.executescript(_STATE_DDL)
-        with self._transaction():
+        with self.transaction():
             is_new = self._prepare_table()
             row = self._connection.execute(
                 "SELECT fingerprint, version FROM tidemill_ingest_streams WHERE source = ? AND stream = ?",
@@ -219,7 +219,7 @@ class SqliteWriter:
 
     def commit(self, commit: Commit) -> Written:
         """Write everything in one transaction."""
-        with self._transaction():
+        with self.transaction():
             written = self.write_rows(commit)
             self.write_state(commit, written)
         return written
@@ -276,7 +276,8 @@ class SqliteWriter:
         return values
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """Make everything in the block durable together."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
