@@ -26,7 +26,7 @@ class _Stderr:
 def bound_logger(name: str, level: int, form: str, **fields: Any) -> FilteringBoundLogger:
     """Build a logger: through the application's own structlog where it has configured one, else ours."""
     if structlog.is_configured():
-        return cast("FilteringBoundLogger", structlog.get_logger(name, logger=name, **fields))
+        return cast("FilteringBoundLogger", structlog.get_logger(name).bind(logger=name, **fields))
     wrapped = structlog.wrap_logger(
         _Stderr(),
         processors=_processors(form),

@@ -1,0 +1,63 @@
+"""Extensions are found by entry point, loaded when asked for, and a wrong name is helped."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from tidemill_core.errors import ConfigError, PluginError
+from tidemill_core.plugins import Registry, did_you_mean
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed distribution of somebody else's, with three extensions."""
+    info = tmp_path / "stranger-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[test.things]\ngood = stranger_things:good\nlost = stranger_gone:x\nbare = stranger_things:nothing\n"
+    )
+    (tmp_path / "stranger_things.py").write_text("good = {'is': 'good'}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("stranger_things", None)
+
+
+def test_a_strangers_extension_is_listed_without_being_imported_and_loaded_when_asked_for(stranger: Path) -> None:
+    registry: Registry[dict[str, str]] = Registry("test.things", "thing")
+
+    assert registry.names() == ["bare", "good", "lost"]
+    assert "stranger_things" not in sys.modules
+
+    assert registry.get("good") == {"is": "good"}
+    assert registry.get("good") is registry.get("good")
+
+
+@pytest.mark.parametrize("name", ["lost", "bare"])
+def test_an_extension_that_cannot_be_loaded_names_its_module_and_the_remedy(stranger: Path, name: str) -> None:
+    registry: Registry[object] = Registry("test.things", "thing")
+
+    with pytest.raises(PluginError, match=rf"thing '{name}' \(stranger_.*cannot be loaded.*is its extra installed\?"):
+        registry.get(name)
+
+
+def test_an_unknown_name_suggests_the_nearest_known_one(stranger: Path) -> None:
+    registry: Registry[object] = Registry("test.things", "thing")
+
+    with pytest.raises(ConfigError, match="unknown thing 'goood'; did you mean 'good'?"):
+        registry.get("goood")
+
+
+def test_a_registered_extension_wins_over_an_entry_point(stranger: Path) -> None:
+    registry: Registry[object] = Registry("test.things", "thing")
+
+    registry.register("good", 1)
+    registry.register("own", 2)
+
+    assert (registry.get("good"), registry.get("own")) == (1, 2)
+    assert registry.names() == ["bare", "good", "lost", "own"]
+
+
+def test_suggestions_fall_back_to_everything_known() -> None:
+    assert did_you_mean("zzz", ["b", "a"]) == "; known: a, b"
+    assert did_you_mean("zzz", []) == ""
