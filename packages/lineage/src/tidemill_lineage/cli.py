@@ -160,12 +160,15 @@ def push(where: str, url: str | None, run_id: str | None, path: Path | None, *, 
 @_options
 def validate(path: Path | None, *, as_json: bool) -> None:
     """Check the graph document; exit 1 if anything in it is inconsistent."""
-    from tidemill_lineage.document import faults
+    from tidemill_lineage.document import faults, stale
     from tidemill_lineage.errors import GraphError
 
     graph = _load(path)
     found = faults(graph)
     _print(found, as_json=as_json, line=str)
+    gone = stale(graph)
+    if gone:
+        click.echo(f"{len(gone)} columns are in edges but no longer in their datasets: {', '.join(gone)}", err=True)
     orphans = graph.orphans()
     if orphans:
         click.echo(f"{len(orphans)} datasets that nothing reads or writes: {', '.join(orphans)}", err=True)

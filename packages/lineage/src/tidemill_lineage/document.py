@@ -52,15 +52,10 @@ def parse_graph(data: bytes, *, name: str = "graph") -> Graph:
 
 
 def faults(graph: Graph) -> list[str]:
-    """List what is inconsistent in a graph: edges to unknown datasets, columns or jobs, wrong kinds."""
+    """List what is inconsistent in a graph: edges to unknown datasets or jobs, wrong kinds."""
     found = []
     for edge in graph.edges:
-        for urn, column in ((edge.source, edge.source_column), (edge.target, edge.target_column)):
-            dataset = graph.datasets.get(urn)
-            if dataset is None:
-                found.append(f"edge names unknown dataset {urn}")
-            elif column and dataset.columns and column not in {each.name for each in dataset.columns}:
-                found.append(f"edge names unknown column {urn}#{column}")
+        found += [f"edge names unknown dataset {u}" for u in (edge.source, edge.target) if u not in graph.datasets]
         if edge.kind not in ("DIRECT", "INDIRECT"):
             found.append(f"edge to {edge.target}#{edge.target_column} has kind {edge.kind!r}")
         if edge.job and edge.job not in graph.jobs:
@@ -68,6 +63,13 @@ def faults(graph: Graph) -> list[str]:
     found += [f"job {job.name!r} names unknown dataset {urn}" for job in graph.jobs.values()
               for urn in (*job.reads, *job.writes) if urn not in graph.datasets]  # fmt: skip
     return sorted(set(found))
+
+
+def stale(graph: Graph) -> list[str]:
+    """List columns that edges name and their datasets no longer have: dropped, or never announced."""
+    known = {urn: {each.name for each in dataset.columns} for urn, dataset in graph.datasets.items()}
+    ends = {end for e in graph.edges for end in ((e.source, e.source_column), (e.target, e.target_column))}
+    return sorted(f"{urn}#{name}" for urn, name in ends if name and known.get(urn) and name not in known[urn])
 
 
 def dump_run(run: Run) -> bytes:

@@ -187,23 +187,27 @@ def merge(graph: Graph, runs: Iterable[Run]) -> Graph:
     """
     done = sorted((run for run in runs if run.state == "COMPLETE"), key=lambda run: (run.ended_at, run.id, run.job))
     datasets, jobs = dict(graph.datasets), dict(graph.jobs)
+    described: dict[DatasetUrn, str] = {}
     for run in done:
         for dataset in (*run.reads, *run.writes):
-            datasets[dataset.urn] = _merge_dataset(datasets.get(dataset.urn), dataset)
+            known = datasets.get(dataset.urn)
+            datasets[dataset.urn] = _merge_dataset(known, dataset, more=described.get(dataset.urn) == run.id)
+            if dataset.columns:
+                described[dataset.urn] = run.id
         for urn in {urn for edge in run.edges for urn in (edge.source, edge.target)}:
             datasets.setdefault(urn, Dataset(urn=urn))
         jobs[run.job] = _merge_job(jobs.get(run.job, Job(name=run.job)), run)
     stored = _stored_assets(datasets)
     names = {asset_urn(key): urns[0] for key, urns in stored.items() if len(urns) == 1}
     found = _merge_edges((edge for edge in graph.edges if not _is_derived(edge)), done, names)
-    known = _rename_datasets(datasets, names)
+    renamed_sets = _rename_datasets(datasets, names)
     renamed = {
         name: Job(name=name, reads=_renamed(job.reads, names), writes=_renamed(job.writes, names))
         for name, job in sorted(jobs.items())
     }
-    found |= _asset_links(stored, known, found)
+    found |= _asset_links(stored, renamed_sets, found)
     found |= _job_links(renamed, found)
-    return Graph(dict(sorted(known.items())), renamed, tuple(sorted(found)))
+    return Graph(dict(sorted(renamed_sets.items())), renamed, tuple(sorted(found)))
 
 
 def _merge_edges(edges: Iterable[Edge], runs: Iterable[Run], names: Mapping[DatasetUrn, DatasetUrn]) -> set[Edge]:
@@ -233,11 +237,14 @@ def _is_derived(edge: Edge) -> bool:
     return edge.method == "schema" or edge.subtype == JOB_LINK
 
 
-def _merge_dataset(old: Dataset | None, new: Dataset) -> Dataset:
-    """The newest columns win; a run that names none keeps those known."""
+def _merge_dataset(old: Dataset | None, new: Dataset, *, more: bool) -> Dataset:
+    """The newest run's columns win, in one run they add up (`more`), and a run that names none keeps those known."""
     if old is None:
         return new
-    return Dataset(urn=new.urn, columns=new.columns or old.columns, asset_key=new.asset_key or old.asset_key)
+    columns = new.columns or old.columns
+    if more and new.columns:
+        columns = tuple(({each.name: each for each in old.columns} | {each.name: each for each in new.columns}).values())
+    return Dataset(urn=new.urn, columns=columns, asset_key=new.asset_key or old.asset_key)
 
 
 def _merge_job(job: Job, run: Run) -> Job:
