@@ -31,7 +31,7 @@ class Shell(Config):
 class Call(Config):
     type: Literal["python"]
     callable: str
-    args: dict[str, int] = {}
+    args: dict[str, int] = Field(default={})
 
 
 class Retry(Config):
@@ -48,8 +48,8 @@ class Task(Config):
 
 class Plan(Config):
     title: str = ""
-    tasks: list[str | Task] = []
-    by_name: dict[str, Task] = {}
+    tasks: list[str | Task] = Field(default=[])
+    by_name: dict[str, Task] = Field(default={})
     limit: int | list[int] = 1
     secret: SecretStr | None = None
     aliased: int = Field(default=0, alias="alias-name")
@@ -70,8 +70,7 @@ class Plan(Config):
 
 def faults(text: str, *, file: str = "plan.yaml", env: dict[str, str] | None = None) -> list[str]:
     with pytest.raises(ConfigFaults) as caught:
-        for document in parse_documents(text, file=file, env=env or {}):
-            validate(document, Plan)
+        [validate(document, Plan) for document in parse_documents(text, file=file, env=env or {})]
     return [str(fault) for fault in caught.value.faults]
 
 
@@ -88,8 +87,7 @@ def test_all_faults_of_a_file_are_told_at_once_with_line_and_column() -> None:
         "plan.yaml:4:12: tasks[0].needs: Input should be a valid tuple",
         "plan.yaml:5:5: tasks[1].name: this key is required",
         "plan.yaml:5:10: tasks[1].nam: unknown key; did you mean 'name'?",
-        "plan.yaml:6:8: limit: Input should be a valid integer, unable to parse string as an integer"
-        " or Input should be a valid list",
+        "plan.yaml:6:8: limit: Input should be a valid integer, unable to parse string as an integer or Input should be a valid list",
     ]
 
 
@@ -99,7 +97,7 @@ def test_an_unknown_key_in_a_tagged_member_is_compared_with_that_members_keys() 
     assert faults(text) == [
         "plan.yaml:3:3: tasks[0].action.callable: this key is required",
         "plan.yaml:3:36: tasks[0].action.callabel: unknown key; did you mean 'callable'?",
-        "plan.yaml:3:48: tasks[0].action.args.n: Input should be a valid integer, unable to parse string as an integer",
+        "plan.yaml:3:49: tasks[0].action.args.n: Input should be a valid integer, unable to parse string as an integer",
     ]
 
 
@@ -294,10 +292,10 @@ _json = st.recursive(
 @given(
     value=st.dictionaries(st.text("abc", min_size=1, max_size=3), _json),
     indent=st.sampled_from([None, 1, "\t"]),
-    ascii=st.booleans(),
+    only_ascii=st.booleans(),
 )
-def test_any_json_reads_as_the_json_parser_reads_it(value: dict[str, object], indent: object, ascii: bool) -> None:
-    text = json.dumps(value, indent=indent, ensure_ascii=ascii)  # type: ignore[arg-type]
+def test_any_json_reads_as_the_json_parser_reads_it(value: dict[str, object], indent: object, only_ascii: bool) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=only_ascii)  # type: ignore[arg-type]
 
     documents = parse_documents(text, file="any.json", interpolate=False)
 

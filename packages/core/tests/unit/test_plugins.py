@@ -44,7 +44,7 @@ def test_an_extension_that_cannot_be_loaded_names_its_module_and_the_remedy(stra
 def test_an_unknown_name_suggests_the_nearest_known_one(stranger: Path) -> None:
     registry: Registry[object] = Registry("test.things", "thing")
 
-    with pytest.raises(ConfigError, match="unknown thing 'goood'; did you mean 'good'?"):
+    with pytest.raises(ConfigError, match=r"unknown thing 'goood'; did you mean 'good'\?"):
         registry.get("goood")
 
 
