@@ -243,6 +243,8 @@ class FileStore:
             if if_match not in {None, _etag(status)}:
                 raise PreconditionFailed(self.url, key)
             yield file
+            if if_match is not None and _etag(os.fstat(file)) != if_match:
+                raise PreconditionFailed(self.url, key)  # written in place while it was read
         finally:
             os.close(file)
 

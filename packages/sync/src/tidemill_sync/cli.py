@@ -1,0 +1,211 @@
+"""`tidemill sync`: mirror, look first, verify, see past runs, serve."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tidemill_sync.config import SyncConfig
+
+_PLACES = "SOURCE and TARGET are URLs (file://, s3://, gs://, az://, lake://, mirror://) or local folders."
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what run, plan and verify share."""
+    for option in reversed(
+        [
+            click.argument("source", required=False),
+            click.argument("target", required=False),
+            click.option("--config", "config_file", type=click.Path(dir_okay=False), help="YAML or JSON of a sync."),
+            click.option("--include", multiple=True, help="Pattern of keys to mirror; may be repeated."),
+            click.option("--exclude", multiple=True, help="Pattern of keys to leave alone; may be repeated."),
+            click.option("--filter", "filters", multiple=True, help="Ordered rule, '+ PATTERN' or '- PATTERN'."),
+            click.option("--prune/--no-prune", default=None, help="Delete what the source does not have."),
+            click.option("--max-delete-percent", type=float, default=None, help="Refuse to delete more; default 50."),
+            click.option("--max-delete", type=int, default=None, help="Refuse to delete more objects than this."),
+            click.option(
+                "--allow-empty-source", is_flag=True, default=None, help="Let an empty source empty the target."
+            ),
+            click.option(
+                "--unknown",
+                type=click.Choice(["compare", "size", "copy"]),
+                default=None,
+                help="Equal sizes not known yet.",
+            ),
+            click.option("--metadata/--no-metadata", default=None, help="Keep content type and user metadata."),
+            click.option("--workers", type=int, default=None, help="Objects copied at once."),
+            click.option("--bytes-per-s", type=int, default=None, help="Bandwidth limit."),
+            click.option("--manifest", default=None, help="sqlite:///path or postgresql://... of what was copied."),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def sync() -> None:
+    """Mirror objects between S3, GCS, Azure and local folders."""
+
+
+@sync.command()
+@_options
+@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
+def run(*, as_json: bool, dry_run: bool, **options: Any) -> None:
+    """Make TARGET hold what SOURCE holds.
+
+    SOURCE and TARGET are URLs (file://, s3://, gs://, az://, lake://, mirror://) or local folders;
+    without them, lake:// is mirrored to mirror://.
+    """
+    from tidemill_core.lifecycle import stop_on_signals
+
+    from tidemill_sync.engine import sync as run_sync
+    from tidemill_sync.progress import progress_for
+
+    config = _config(**options)
+    if dry_run:
+        _print_plan(config, as_json=as_json)
+        return
+    with stop_on_signals() as stop:
+        result = run_sync(config, stop=stop, progress=progress_for(is_quiet=as_json))
+    if as_json:
+        click.echo(json.dumps(result.facts()))
+        return
+    click.echo(
+        f"{result.copied} copied, {result.replaced} replaced, {result.adopted} found equal, {result.skipped} unchanged, "
+        f"{result.deleted} deleted; {result.bytes} bytes in {result.seconds:.1f} s"
+    )
+
+
+@sync.command()
+@_options
+def plan(*, as_json: bool, **options: Any) -> None:
+    """Print what a run would do, one line per key, and do nothing."""
+    _print_plan(_config(**options), as_json=as_json)
+
+
+@sync.command()
+@_options
+@click.option("--content", is_flag=True, help="Read every object on both sides.")
+def verify(*, as_json: bool, content: bool, **options: Any) -> None:
+    """Compare SOURCE and TARGET; exit 1 if TARGET lacks something (or, with --prune, holds more)."""
+    from tidemill_core.lifecycle import stop_on_signals
+
+    from tidemill_sync.verification import verify as run_verify
+
+    config = _config(**options)
+    with stop_on_signals() as stop:
+        report = run_verify(config, content=content, stop=stop)
+    if as_json:
+        click.echo(json.dumps(report.facts()))
+    else:
+        for each in report.differences:
+            click.echo(f"{each.kind}\t{each.key}\t{each.reason}")
+        click.echo(
+            f"{report.same} same ({report.read} read), {report.missing} missing, "
+            f"{report.different} different, {report.extra} extra"
+        )
+    if not (report.is_exact if config.prune else report.is_complete):
+        sys.exit(1)
+
+
+@sync.command()
+@click.option("--manifest", default=None, help="sqlite:///path or postgresql://... of what was copied.")
+@click.option("--limit", type=int, default=10, show_default=True, help="How many runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(*, manifest: str | None, limit: int, as_json: bool) -> None:
+    """List the latest runs, newest first."""
+    from contextlib import closing
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from pydantic import SecretStr
+
+    from tidemill_sync.config import SyncConfig
+    from tidemill_sync.engine import current_runs, manifest_url
+    from tidemill_sync.manifest import open_manifest
+
+    config = SyncConfig(manifest=SecretStr(manifest) if manifest else None)
+    with closing(open_manifest(manifest_url(config))) as opened:
+        runs = current_runs(opened, limit)
+    for each in runs:
+        if as_json:
+            click.echo(json.dumps(asdict(each)))
+            continue
+        began = datetime.fromtimestamp(each.started_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        facts = ", ".join(
+            f"{each.result[name]} {name}" for name in ("copied", "replaced", "skipped", "deleted", "failed", "bytes")
+        )
+        click.echo(f"{began}  {each.state:<8} {each.source} -> {each.target}  {facts}")
+
+
+@sync.command()
+@click.option("--config", "config_file", type=click.Path(dir_okay=False), help="YAML or JSON of a sync service.")
+@click.option("--host", default=None, help="Address to listen on; default 127.0.0.1.")
+@click.option("--port", type=int, default=None, help="Port to listen on; default 8087, 0 takes a free one.")
+@click.option("--allow", multiple=True, help="URL under which jobs may read and write; may be repeated.")
+def serve(config_file: str | None, host: str | None, port: int | None, allow: tuple[str, ...]) -> None:
+    """Run the sync service: durable jobs and bucket events over HTTP.
+
+    The bearer token is read from the variable TIDEMILL_SYNC_TOKEN.
+    """
+    import os
+
+    from pydantic import SecretStr
+
+    from tidemill_sync.api.serve import serve as run_service
+    from tidemill_sync.config import ServeConfig
+
+    token = os.environ.get("TIDEMILL_SYNC_TOKEN")
+    given = {"host": host, "port": port, "allow": allow or None, "token": SecretStr(token) if token else None}
+    run_service(_merged(ServeConfig, config_file, given))
+
+
+def _config(*, config_file: str | None, source: str | None, target: str | None, **options: Any) -> SyncConfig:
+    from pydantic import SecretStr
+
+    from tidemill_sync.config import SyncConfig
+
+    if source and not target:
+        raise click.UsageError("give a TARGET too. " + _PLACES)
+    if options.get("manifest"):
+        options["manifest"] = SecretStr(options["manifest"])
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    return _merged(SyncConfig, config_file, {"source": source, "target": target, **given})
+
+
+def _merged(model: Any, config_file: str | None, given: dict[str, Any]) -> Any:
+    """Read the file, and put the given options over it."""
+    from pydantic import ValidationError
+    from tidemill_core.config import load
+
+    base = load(config_file, model).model_dump() if config_file else {}
+    try:
+        return model(**{**base, **{name: value for name, value in given.items() if value is not None}})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise click.UsageError(faults) from error
+
+
+def _print_plan(config: SyncConfig, *, as_json: bool) -> None:
+    from tidemill_sync.engine import plan_actions
+
+    counts: dict[str, int] = {}
+    for action in plan_actions(config):
+        counts[action.kind] = counts.get(action.kind, 0) + 1
+        if action.kind in {"skip", "forget"}:
+            continue
+        if as_json:
+            facts = {"kind": action.kind, "key": action.key, "bytes": action.size_bytes, "reason": action.reason}
+            click.echo(json.dumps(facts))
+        else:
+            click.echo(f"{action.kind}\t{action.key}\t{action.size_bytes}\t{action.reason}")
+    click.echo(
+        "plan: " + (", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing"), err=True
+    )

@@ -1,0 +1,454 @@
+"""Run a sync: stream the plan, copy while listing, note what is done, delete last and within limits."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from tidemill_core.errors import ObjectNotFound, TidemillError, TransientError
+from tidemill_core.lifecycle import Stopped, StopToken
+from tidemill_core.lineage_hooks import DataEvent, announce
+from tidemill_core.settings import Settings
+from tidemill_core.storage import ObjectInfo, ObjectStore, open_store
+from tidemill_core.telemetry import get_logger
+
+from tidemill_sync import metrics
+from tidemill_sync.config import SyncConfig
+from tidemill_sync.errors import (
+    ListingUnsorted,
+    PlacesOverlap,
+    SourceEmpty,
+    SyncBusy,
+    SyncIncomplete,
+    SyncInterrupted,
+    TooManyDeletes,
+)
+from tidemill_sync.manifest import Manifest, RunRecord, job_id, open_manifest
+from tidemill_sync.ordering import sorted_on_disk
+from tidemill_sync.plan import Action, Entry, decide, plan, taking
+from tidemill_sync.result import Counts, Progress, Silence, SyncResult
+from tidemill_sync.throttle import Throttle
+from tidemill_sync.transfer import Transfer, Transferred
+
+log = get_logger(__name__)
+_DELETE_AT_ONCE = 1_000
+_COMMIT_S = 2.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """An open sync: both stores, the notes, and the lease on them."""
+
+    config: SyncConfig
+    source: ObjectStore
+    target: ObjectStore
+    manifest: Manifest
+    job: str
+    stop: StopToken
+    progress: Progress
+    counts: Counts = field(default_factory=Counts)
+    deletes: list[str] = field(default_factory=list)
+    forgets: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    is_transient: bool = True
+    """Whether every failure so far may pass by itself."""
+
+    def transfer(self) -> Transfer:
+        """Make the copier of this session."""
+        return Transfer(
+            self.source,
+            self.target,
+            retry=self.config.retry,
+            throttle=Throttle(self.config.bytes_per_s),
+            large_bytes=self.config.large_bytes,
+            keeps_metadata=self.config.metadata,
+        )
+
+
+def sync(
+    config: SyncConfig,
+    *,
+    source: ObjectStore | None = None,
+    target: ObjectStore | None = None,
+    run_id: str | None = None,
+    stop: StopToken | None = None,
+    progress: Progress | None = None,
+) -> SyncResult:
+    """Make the target hold what the source holds.
+
+    Objects that neither side has changed since an earlier run cost nothing but their line in
+    a listing. A killed run leaves whole objects only, and the next one goes on after the
+    last committed notes. Deletes come last, only if every listing and copy succeeded.
+
+    Args:
+        config: What to mirror.
+        source: An open store to use instead of `config.source`.
+        target: An open store to use instead of `config.target`.
+        run_id: Name of the run in the manifest; default a random one.
+        stop: Ends the run after the objects in flight.
+        progress: Watches the run.
+
+    Raises:
+        SyncBusy: Another process runs the same sync.
+        SyncIncomplete: Some objects cannot be copied; the others were.
+        SyncInterrupted: Some objects could not be copied now.
+        SourceEmpty: The source is empty and pruning would empty the target.
+        TooManyDeletes: More deletes than the limits allow.
+        Stopped: `stop` was set.
+        TidemillError: A store or the manifest failed.
+    """
+    with opened(config, source=source, target=target, stop=stop, progress=progress) as session:
+        return _recorded(session, run_id or uuid.uuid4().hex, _run)
+
+
+def sync_keys(
+    config: SyncConfig,
+    keys: Iterable[str],
+    *,
+    source: ObjectStore | None = None,
+    target: ObjectStore | None = None,
+    run_id: str | None = None,
+) -> SyncResult:
+    """Reconcile single keys, whatever happened to them: an event is only a hint that a key is dirty.
+
+    Both sides are asked for their state, so that repeated, late and reordered events are
+    harmless. Deletes happen only with `config.prune`.
+
+    Raises:
+        SyncIncomplete: Some objects cannot be copied; the others were.
+        TidemillError: A store or the manifest failed.
+    """
+    takes = config.key_filter()
+    wanted = sorted({key for key in keys if takes(key)})
+
+    def run(session: Session) -> None:
+        _apply(session, (action for key in wanted if (action := _decided(session, key)) is not None))
+        _settle(session)
+
+    with opened(config, source=source, target=target) as session:
+        return _recorded(session, run_id or uuid.uuid4().hex, run)
+
+
+def plan_actions(
+    config: SyncConfig, *, source: ObjectStore | None = None, target: ObjectStore | None = None
+) -> Iterator[Action]:
+    """Yield what `sync` would do, ascending by key, and do nothing.
+
+    Raises:
+        TidemillError: A store or the manifest failed.
+    """
+    with opened(config, source=source, target=target, is_exclusive=False) as session:
+        yield from planned(session, is_sorting=True)
+
+
+@contextmanager
+def opened(
+    config: SyncConfig,
+    *,
+    source: ObjectStore | None = None,
+    target: ObjectStore | None = None,
+    stop: StopToken | None = None,
+    progress: Progress | None = None,
+    is_exclusive: bool = True,
+) -> Iterator[Session]:
+    """Open both stores and the manifest, and hold the lease unless only reading.
+
+    Raises:
+        PlacesOverlap: One place contains the other.
+        SyncBusy: Another process holds the lease.
+    """
+    source = source or open_store(config.source)
+    target = target or open_store(config.target)
+    _check_apart(source.url, target.url)
+    manifest = open_manifest(manifest_url(config))
+    job = job_id(source.url, target.url)
+    session = Session(
+        config=config,
+        source=source,
+        target=target,
+        manifest=manifest,
+        job=job,
+        stop=stop or StopToken(),
+        progress=progress or Silence(),
+    )
+    try:
+        if not is_exclusive:
+            yield session
+            return
+        with manifest.lease(job) as is_ours:
+            if not is_ours:
+                raise SyncBusy(source.url, target.url)
+            yield session
+    finally:
+        manifest.close()
+        session.progress.close()
+
+
+def manifest_url(config: SyncConfig) -> str:
+    """The manifest's URL, with its password: never log it."""
+    if config.manifest is not None:
+        return config.manifest.get_secret_value()
+    return f"sqlite:///{Settings.from_env().home.absolute() / 'sync.db'}"
+
+
+def current_runs(manifest: Manifest, limit: int) -> list[RunRecord]:
+    """The latest runs, newest first; one that says running but holds no lease is told as lost."""
+    return [
+        replace(run, state="lost") if run.state == "running" and not _is_held(manifest, run.job) else run
+        for run in manifest.runs(limit)
+    ]
+
+
+def _is_held(manifest: Manifest, job: str) -> bool:
+    with manifest.lease(job) as is_free:
+        return not is_free
+
+
+def _recorded(session: Session, run_id: str, run: Callable[[Session], None]) -> SyncResult:
+    """Run, and keep a line about it whatever happens."""
+    began, started_at = time.monotonic(), time.time()
+
+    def record(state: str, ended_at: float | None) -> None:
+        session.manifest.record(
+            RunRecord(
+                run_id=run_id,
+                job=session.job,
+                source=session.source.url,
+                target=session.target.url,
+                state=state,
+                started_at=started_at,
+                ended_at=ended_at,
+                result=_result(session, run_id, time.monotonic() - began).facts(),
+            )
+        )
+
+    record("running", None)
+    state = "failed"
+    try:
+        run(session)
+        state = "done"
+    except Stopped:
+        state = "stopped"
+        raise
+    finally:
+        record(state, time.time())
+        metrics.observe(session.counts, state, time.monotonic() - began)
+    result = _result(session, run_id, time.monotonic() - began)
+    log.info("sync_done", **{name: value for name, value in result.facts().items() if value})
+    _announce(result)
+    return result
+
+
+def _run(session: Session) -> None:
+    try:
+        _apply(session, planned(session))
+    except ListingUnsorted as unsorted:
+        log.warning("listing_unsorted", place=unsorted.place, before=unsorted.before, after=unsorted.after)
+        session.deletes.clear()
+        session.counts.skipped = 0
+        _apply(session, planned(session, is_sorting=True))
+    _settle(session)
+
+
+def planned(session: Session, *, is_sorting: bool = False) -> Iterator[Action]:
+    """Plan from fresh listings, through the filters, counting what they show.
+
+    Args:
+        session: The open sync.
+        is_sorting: Sort both listings on disk first, for stores that list in another order.
+    """
+    config, counts = session.config, session.counts
+    takes = config.key_filter()
+    counts.source_objects = counts.target_objects = 0
+
+    def listed(store: ObjectStore, counter: str) -> Iterator[ObjectInfo]:
+        items = taking(store.list(), takes)
+        for info in sorted_on_disk(items) if is_sorting else items:
+            setattr(counts, counter, getattr(counts, counter) + 1)
+            yield info
+
+    actions = plan(
+        listed(session.source, "source_objects"),
+        listed(session.target, "target_objects"),
+        taking(session.manifest.entries(session.job), takes),
+        prune=config.prune,
+        names=(session.source.url, session.target.url),
+    )
+    for action in actions:
+        if _is_sized(config, action):
+            yield _trusted(config, action)
+
+
+def _trusted(config: SyncConfig, action: Action) -> Action:
+    """Turn a comparison into what the configuration wants for unknown pairs."""
+    if action.kind != "compare" or config.unknown == "compare":
+        return action
+    kind, reason = ("replace", "not known yet") if config.unknown == "copy" else ("skip", "same size")
+    return Action(kind=kind, key=action.key, reason=reason, source=action.source, target=action.target)  # type: ignore[arg-type]
+
+
+def _is_sized(config: SyncConfig, action: Action) -> bool:
+    if action.source is None:
+        return True
+    size = action.source.size_bytes
+    return (config.min_size_bytes or 0) <= size and (config.max_size_bytes is None or size <= config.max_size_bytes)
+
+
+def _apply(session: Session, actions: Iterable[Action]) -> None:
+    """Copy what must be copied, a bounded number at once; collect what must be deleted."""
+    transfer = session.transfer()
+    running: dict[Future[Transferred], str] = {}
+    committed_at = time.monotonic()
+    most = session.config.workers * 4
+    with ThreadPoolExecutor(session.config.workers, thread_name_prefix="sync") as pool:
+        try:
+            for action in actions:
+                session.stop.raise_if_set()
+                session.progress.planned(action)
+                if action.kind == "skip":
+                    session.counts.skipped += 1
+                elif action.kind == "delete":
+                    session.deletes.append(action.key)
+                elif action.kind == "forget":
+                    session.forgets.append(action.key)
+                else:
+                    running[pool.submit(transfer.apply, action)] = action.key
+                if len(running) >= most:
+                    _collect(session, running, at_least=1)
+                if len(session.entries) >= session.config.commit_rows or time.monotonic() - committed_at > _COMMIT_S:
+                    _collect(session, running, at_least=0)
+                    _commit(session)
+                    committed_at = time.monotonic()
+            while running:
+                session.stop.raise_if_set()
+                _collect(session, running, at_least=1)
+                if len(session.entries) >= session.config.commit_rows:
+                    _commit(session)
+        finally:
+            for future in running:
+                future.cancel()
+            _collect(session, {future: key for future, key in running.items() if not future.cancelled()}, at_least=None)
+            _commit(session)
+
+
+def _collect(session: Session, running: dict[Future[Transferred], str], *, at_least: int | None) -> None:
+    """Take in finished copies; wait for one (1), for none (0) or for all (None)."""
+    if not running:
+        return
+    if at_least is None:
+        wait(running)
+    elif at_least:
+        wait(running, return_when=FIRST_COMPLETED)
+    for future in [each for each in running if each.done()]:
+        key = running.pop(future)
+        try:
+            done = future.result()
+        except TidemillError as error:
+            session.counts.fail(key, str(error))
+            session.is_transient = session.is_transient and isinstance(error, TransientError)
+            log.warning("object_failed", key=key, error=str(error))
+            continue
+        session.counts.add(done)
+        if done.entry is not None:
+            session.entries.append(done.entry)
+    session.progress.moved(session.counts)
+
+
+def _commit(session: Session) -> None:
+    if session.entries or session.forgets:
+        session.manifest.save(session.job, session.entries, session.forgets)
+        session.entries.clear()
+        session.forgets.clear()
+
+
+def _settle(session: Session) -> None:
+    """Report failed copies, or else delete what the limits allow."""
+    counts = session.counts
+    if counts.failed:
+        kind = SyncInterrupted if session.is_transient else SyncIncomplete
+        raise kind(counts.failures, counts.failed)
+    if not session.deletes:
+        return
+    _check_deletes(session)
+    for start in range(0, len(session.deletes), _DELETE_AT_ONCE):
+        session.stop.raise_if_set()
+        batch = session.deletes[start : start + _DELETE_AT_ONCE]
+        session.target.delete(batch)
+        session.manifest.save(session.job, [], batch)
+        counts.deleted += len(batch)
+        session.progress.moved(counts)
+
+
+def _check_deletes(session: Session) -> None:
+    """Refuse a deletion that looks like an accident."""
+    config, counts, deletes = session.config, session.counts, len(session.deletes)
+    if not counts.target_objects:
+        return  # single keys were asked for
+    if counts.source_objects == 0 and not config.allow_empty_source:
+        raise SourceEmpty(session.source.url, session.target.url, counts.target_objects)
+    if deletes * 100 > config.max_delete_percent * counts.target_objects:
+        limit = f"{config.max_delete_percent:g} %"
+        raise TooManyDeletes(session.target.url, deletes, counts.target_objects, limit)
+    if config.max_delete is not None and deletes > config.max_delete:
+        raise TooManyDeletes(session.target.url, deletes, counts.target_objects, str(config.max_delete))
+
+
+def _decided(session: Session, key: str) -> Action | None:
+    """Look at one key on both sides and in the notes."""
+    source, target = _seen(session.source, key), _seen(session.target, key)
+    entry = session.manifest.entry(session.job, key)
+    action = decide(key, source, target, entry, prune=session.config.prune)
+    if action is None or not _is_sized(session.config, action):
+        return None
+    return _trusted(session.config, action)
+
+
+def _seen(store: ObjectStore, key: str) -> ObjectInfo | None:
+    try:
+        return store.head(key)
+    except ObjectNotFound:
+        return None
+
+
+def _check_apart(source: str, target: str) -> None:
+    one, other = source.rstrip("/") + "/", target.rstrip("/") + "/"
+    if one.startswith(other) or other.startswith(one):
+        raise PlacesOverlap(source, target)
+
+
+def _result(session: Session, run_id: str, seconds: float) -> SyncResult:
+    counts = session.counts
+    return SyncResult(
+        run_id=run_id,
+        source=session.source.url,
+        target=session.target.url,
+        source_objects=counts.source_objects,
+        target_objects=counts.target_objects,
+        skipped=counts.skipped,
+        copied=counts.copied,
+        replaced=counts.replaced,
+        adopted=counts.adopted,
+        vanished=counts.vanished,
+        deleted=counts.deleted,
+        failed=counts.failed,
+        bytes=counts.bytes,
+        seconds=seconds,
+    )
+
+
+def _announce(result: SyncResult) -> None:
+    announce(
+        DataEvent(
+            kind="wrote",
+            dataset=result.target,
+            job="sync",
+            run_id=result.run_id,
+            inputs=(result.source,),
+            bytes=result.bytes,
+            facts={"copied": result.copied, "replaced": result.replaced, "deleted": result.deleted},
+        )
+    )

@@ -1,0 +1,210 @@
+"""Copy one object: the source pinned by its etag, the target written only if it is as it was seen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+from typing import BinaryIO, Literal, cast
+
+from tidemill_core.errors import ObjectNotFound, PreconditionFailed, TransientError
+from tidemill_core.retry import RetryPolicy
+from tidemill_core.storage import ObjectInfo, ObjectStore
+
+from tidemill_sync.errors import ObjectMoved
+from tidemill_sync.plan import Action, Entry
+from tidemill_sync.throttle import Throttle
+
+Outcome = Literal["copied", "replaced", "adopted", "vanished"]
+"""``adopted``: both sides were read and are equal; ``vanished``: the source lost it since it was listed."""
+_LARGE_AT_ONCE = 2
+_CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transferred:
+    """What became of one action; `entry` is the note to keep."""
+
+    key: str
+    outcome: Outcome
+    bytes: int = 0
+    entry: Entry | None = None
+
+
+class Transfer:
+    """Copies objects from one store to another.
+
+    A read is pinned to the etag that was listed, so that a change in between is a new
+    attempt, never a mixture. A write is conditional on the etag that was listed, so that
+    another writer is noticed. Bytes are counted on the way, and must be as many as listed.
+
+    Args:
+        source: Where to read.
+        target: Where to write.
+        retry: How often one object is tried.
+        throttle: The common bandwidth limit.
+        large_bytes: Larger objects are streamed.
+        keeps_metadata: Carry content type and user metadata over.
+    """
+
+    def __init__(
+        self,
+        source: ObjectStore,
+        target: ObjectStore,
+        *,
+        retry: RetryPolicy,
+        throttle: Throttle,
+        large_bytes: int,
+        keeps_metadata: bool = True,
+    ) -> None:
+        self._source, self._target = source, target
+        self._retry, self._throttle, self._large_bytes = retry, throttle, large_bytes
+        self._keeps_metadata = (
+            keeps_metadata and source.capabilities.user_metadata and target.capabilities.user_metadata
+        )
+        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
+
+    def apply(self, action: Action) -> Transferred:
+        """Do a copy, replace or compare, trying again as the policy says.
+
+        Raises:
+            TidemillError: The last attempt's error.
+        """
+        assert action.source is not None
+        pinned = _Pinned(action.source, action.target)
+
+        def attempt() -> Transferred:
+            try:
+                return self._once(action, pinned)
+            except PreconditionFailed as moved:
+                self._look_again(action.key, pinned)
+                raise ObjectMoved(moved.url, action.key) from moved
+
+        try:
+            return self._retry.call(attempt, on=TransientError)
+        except ObjectNotFound as gone:
+            if gone.url != self._source.url:
+                raise
+            return Transferred(key=action.key, outcome="vanished")
+
+    def _look_again(self, key: str, pinned: _Pinned) -> None:
+        pinned.source = self._source.head(key)
+        try:
+            pinned.target = self._target.head(key)
+        except ObjectNotFound:
+            pinned.target = None
+
+    def _once(self, action: Action, pinned: _Pinned) -> Transferred:
+        source, target = pinned.source, pinned.target
+        if action.kind == "compare" and target is not None and self._are_equal(source, target):
+            return Transferred(key=action.key, outcome="adopted", entry=_entry(source, target))
+        about = self._described(source)
+        conditions: dict[str, object] = {}
+        capabilities = self._target.capabilities
+        if target is None:
+            conditions = {"if_absent": True} if capabilities.put_if_absent else {}
+        elif target.etag is not None and capabilities.put_if_match:
+            conditions = {"if_match": target.etag}
+        body: bytes | BinaryIO
+        if source.size_bytes <= self._large_bytes:
+            body = self._source.get(source.key, if_match=source.etag)
+            self._throttle.take(len(body))
+            if len(body) != source.size_bytes:
+                raise ObjectMoved(self._source.url, source.key)
+            written = self._target.put(source.key, body, **conditions, **about)  # type: ignore[arg-type]
+        else:
+            with self._large:
+                stream = cast("BinaryIO", io.BufferedReader(_Reader(self._chunks(source)), _CHUNK_BYTES))
+                written = self._target.put(source.key, stream, **conditions, **about)  # type: ignore[arg-type]
+        if written.size_bytes != source.size_bytes:
+            raise ObjectMoved(self._source.url, source.key)
+        outcome: Outcome = "copied" if target is None else "replaced"
+        return Transferred(key=action.key, outcome=outcome, bytes=written.size_bytes, entry=_entry(source, written))
+
+    def _chunks(self, source: ObjectInfo) -> Iterator[bytes]:
+        done = 0
+        for chunk in self._source.stream(source.key, chunk_bytes=_CHUNK_BYTES, if_match=source.etag):
+            self._throttle.take(len(chunk))
+            done += len(chunk)
+            yield chunk
+        if done != source.size_bytes:
+            raise ObjectMoved(self._source.url, source.key)
+
+    def _described(self, source: ObjectInfo) -> Mapping[str, object]:
+        if not self._keeps_metadata:
+            return {}
+        found = self._source.head(source.key)
+        return {"content_type": found.content_type, "metadata": found.metadata}
+
+    def _are_equal(self, source: ObjectInfo, target: ObjectInfo) -> bool:
+        if source.size_bytes != target.size_bytes:
+            return False
+        return same_bytes(self._source, source, self._target, target, self._throttle)
+
+
+def same_bytes(
+    source: ObjectStore, source_info: ObjectInfo, target: ObjectStore, target_info: ObjectInfo, throttle: Throttle
+) -> bool:
+    """Read one object on both sides, chunk by chunk, until they differ.
+
+    Raises:
+        PreconditionFailed: One changed meanwhile.
+    """
+    ours = _blocks(source.stream(source_info.key, chunk_bytes=_CHUNK_BYTES, if_match=source_info.etag))
+    theirs = _blocks(target.stream(target_info.key, chunk_bytes=_CHUNK_BYTES, if_match=target_info.etag))
+    while True:
+        one, other = next(ours, b""), next(theirs, b"")
+        throttle.take(len(one) + len(other))
+        if one != other:
+            return False
+        if not one:
+            return True
+
+
+@dataclass(slots=True)
+class _Pinned:
+    """The versions an attempt works on; renewed when one has changed."""
+
+    source: ObjectInfo
+    target: ObjectInfo | None
+
+
+class _Reader(io.RawIOBase):
+    """A stream of chunks as a file, for stores that cut it into parts of their own."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is for reading only."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer as far as the current chunk goes."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _entry(source: ObjectInfo, target: ObjectInfo) -> Entry:
+    return Entry(key=source.key, size_bytes=source.size_bytes, source_etag=source.etag, target_etag=target.etag)
+
+
+def _blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Cut a stream into blocks of one size, so that two stores' chunks can be compared."""
+    rest = b""
+    for chunk in chunks:
+        rest += chunk
+        while len(rest) >= _CHUNK_BYTES:
+            yield rest[:_CHUNK_BYTES]
+            rest = rest[_CHUNK_BYTES:]
+    if rest:
+        yield rest
