@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tidemill_core.postgres.ddl import columns_for, ddl_for, sql_type
     from tidemill_core.postgres.errors import ColumnRefused, PostgresRefused, PostgresUnavailable, ValueRefused
     from tidemill_core.postgres.identifiers import TableName, check_identifier, quote, safe_identifiers
-    from tidemill_core.postgres.swap import dependents, swap, swap_in
+    from tidemill_core.postgres.swapping import dependents, swap, swap_in
     from tidemill_core.postgres.types import ColumnType, column_types, table_exists
     from tidemill_core.postgres.write import create_table, merge_from, replace_where, upsert
 
@@ -61,7 +61,7 @@ _HOMES = {
     "ddl": ("columns_for", "ddl_for", "sql_type"),
     "errors": ("ColumnRefused", "PostgresRefused", "PostgresUnavailable", "ValueRefused"),
     "identifiers": ("TableName", "check_identifier", "quote", "safe_identifiers"),
-    "swap": ("dependents", "swap", "swap_in"),
+    "swapping": ("dependents", "swap", "swap_in"),
     "types": ("ColumnType", "column_types", "table_exists"),
     "write": ("create_table", "merge_from", "replace_where", "upsert"),
 }
