@@ -1,6 +1,6 @@
 """Tasks that are components: build one from its attributes and fit its assets into the DAG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -87,10 +87,7 @@ def build_component_task(
         whole = spec.merge_attributes(deps=added) if added else spec
         return whole.replace_attributes(group_name=group) if group else whole
 
-    fitted = [
-        behind(each) if isinstance(each, dg.AssetSpec) else _with_step(each.map_asset_specs(behind), step)
-        for each in assets
-    ]
+    fitted = [behind(each) if isinstance(each, dg.AssetSpec) else _fitted(each, behind, step) for each in assets]
     return ComponentTask(assets=fitted, definitions=made)
 
 
@@ -98,27 +95,46 @@ def _specs(assets: Sequence[dg.AssetsDefinition | dg.AssetSpec]) -> list[dg.Asse
     return [spec for each in assets for spec in ([each] if isinstance(each, dg.AssetSpec) else each.specs)]
 
 
-def _with_step(assets: dg.AssetsDefinition, step: Step) -> dg.AssetsDefinition:
-    """Give the op of an asset what the DAG file says about its step."""
+def _fitted(
+    assets: dg.AssetsDefinition, behind: Callable[[dg.AssetSpec], dg.AssetSpec], step: Step
+) -> dg.AssetsDefinition:
+    """Put an asset behind what its step needs, and give its op what the DAG file says about the step.
+
+    The op gets an input for each added dependency: `map_asset_specs` (1.13.27) adds the
+    input but forgets which asset it stands for, so the order would not be kept.
+    """
     op = assets.node_def
-    tags = step_tags(step)
-    policy = retry_policy(step.retry)
+    specs = [behind(spec) for spec in assets.specs]
     if not isinstance(op, dg.OpDefinition):
-        return assets
+        return assets.map_asset_specs(behind)
+    inputs = dict(assets.node_keys_by_input_name)
+    outputs = set(assets.node_keys_by_output_name.values())
+    wanted = dict.fromkeys(dep.asset_key for spec in specs for dep in spec.deps)
+    added = [key for key in wanted if key not in inputs.values() and key not in outputs]
+    names = {key: f"needs_{'__'.join(key.path)}" for key in added}
     changed = dg.OpDefinition(
         name=op.name,
         compute_fn=op.compute_fn,
-        ins={each.name: dg.In.from_definition(each) for each in op.input_defs},
+        ins={
+            **{each.name: dg.In.from_definition(each) for each in op.input_defs},
+            **{name: dg.In(dg.Nothing) for name in names.values()},
+        },
         outs={each.name: dg.Out.from_definition(each) for each in op.output_defs},
         config_schema=op.config_schema,
         description=op.description,
         required_resource_keys=set(op.required_resource_keys),
-        tags={**op.tags, **tags},
-        retry_policy=policy or op.retry_policy,
+        tags={**op.tags, **step_tags(step)},
+        retry_policy=retry_policy(step.retry) or op.retry_policy,
         code_version=op.version,
         pool=step.task.pool or op.pool,
     )
-    return assets.__class__.dagster_internal_init(**{**assets.get_attributes_dict(), "node_def": changed})
+    attributes = {
+        **assets.get_attributes_dict(),
+        "node_def": changed,
+        "specs": specs,
+        "keys_by_input_name": {**inputs, **{name: key for key, name in names.items()}},
+    }
+    return assets.__class__.dagster_internal_init(**attributes)
 
 
 def step_tags(step: Step) -> dict[str, str]:
