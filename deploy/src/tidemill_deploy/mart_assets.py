@@ -11,8 +11,8 @@ from tidemill_lineage.defs import LineageResource
 
 from tidemill_deploy import mart
 
-UNCHANGED = "tidemill/unchanged"
-"""Metadata key: true when the inputs are those of the last materialization, so nothing was computed."""
+DID_WORK = "did_work"
+"""Metadata key: false when the inputs are those of the last materialization, so nothing was computed."""
 
 
 def fingerprint(*frames: pl.LazyFrame) -> str:
@@ -49,11 +49,11 @@ def made(
     before = last(context)
     if before and (before.tags or {}).get("dagster/data_version") == version and is_there():
         return dg.MaterializeResult(
-            metadata={**before.metadata, UNCHANGED: True}, data_version=dg.DataVersion(version)
+            metadata={**before.metadata, DID_WORK: False}, data_version=dg.DataVersion(version)
         )
     frame, metadata = compute()
     return dg.MaterializeResult(
-        value=frame, metadata={**metadata, UNCHANGED: False}, data_version=dg.DataVersion(version)
+        value=frame, metadata={**metadata, DID_WORK: True}, data_version=dg.DataVersion(version)
     )
 
 

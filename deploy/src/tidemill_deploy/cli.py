@@ -1,0 +1,75 @@
+"""`tidemill demo`: the main job on this machine, and a table of what it made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from tidemill_deploy.demo import Demo
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def demo(as_json: bool) -> int:  # noqa: FBT001 - click passes it by name
+    """Run the New York flights of 2013 through every package, on embedded servers unless TIDEMILL_* says otherwise.
+
+    Everything lives in the home (TIDEMILL_HOME, default .tidemill); a second run does no work twice.
+    """
+    import os
+    import sys
+
+    from tidemill_core.dag.watch import LiveWatcher, PlainWatcher, real_stderr
+    from tidemill_core.settings import Settings
+
+    settings = Settings.from_env()
+    os.environ["TIDEMILL_HOME"] = str(settings.home.absolute())
+    settings = Settings.from_env()
+    stream = real_stderr()
+    watcher = LiveWatcher(stream) if sys.stderr.isatty() else PlainWatcher(stream)
+    click.echo("starting PostgreSQL, a Kafka broker and Dagster ...", err=True)
+    from tidemill_deploy.demo import run_demo
+
+    try:
+        result = run_demo(settings, watcher)
+    finally:
+        watcher.close()
+    if as_json:
+        _print_json(result)
+    else:
+        _print_table(result, str(settings.home))
+    return 0 if result.succeeded else 1
+
+
+def _print_json(result: Demo) -> None:
+    import json
+    from dataclasses import asdict
+
+    click.echo(json.dumps({**asdict(result), "did_work": result.did_work}, indent=2, default=str))
+
+
+def _print_table(result: Demo, home: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title="What was made", title_justify="left")
+    for name, justify in (("asset", "left"), ("rows", "right"), ("seconds", "right"), ("work", "left"), ("where", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for each in result.made:
+        table.add_row(
+            each.asset,
+            "" if each.rows is None else f"{each.rows:,}",
+            "" if each.seconds is None else f"{each.seconds:.1f}",
+            "new" if each.did_work else "unchanged",
+            each.where,
+        )
+    console.print(table)
+    for line in (*result.checks_failed, *result.errors):
+        console.print(f"failed: {line}", style="red", markup=False)
+    verdict = "done" if result.succeeded else "failed"
+    console.print(f"{verdict} in {result.seconds:.0f} s; {result.checks_passed} checks against the source files passed")
+    if result.succeeded and not result.did_work:
+        console.print("Nothing had changed since the last run: no row was fetched, sent, loaded or copied twice.")
+    console.print(f"Look at it: uv run tidemill ui   (everything is in {home})", markup=False)

@@ -1,0 +1,122 @@
+"""Run the main job in this process and say what it made; the work behind `tidemill demo`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from tidemill_core.defs.dag_runs import Watcher, open_instance
+from tidemill_core.defs.run_engine import execute_events, quiet_logs
+from tidemill_core.embedded import runtime
+from tidemill_core.settings import Settings
+
+JOB = "nyc_flights"
+_STATES = {
+    "STEP_START": "running",
+    "STEP_RESTARTED": "running",
+    "STEP_SUCCESS": "done",
+    "STEP_FAILURE": "failed",
+    "STEP_SKIPPED": "skipped",
+    "STEP_UP_FOR_RETRY": "retrying",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One asset of a run."""
+
+    asset: str
+    rows: int | None
+    seconds: float | None
+    where: str
+    did_work: bool
+    """False when everything was there already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """How a run of the main job ended."""
+
+    run_id: str
+    succeeded: bool
+    seconds: float
+    made: Sequence[Made]
+    checks_passed: int
+    checks_failed: Sequence[str]
+    errors: Sequence[str]
+
+    @property
+    def did_work(self) -> bool:
+        """Whether anything was fetched, sent, loaded, computed or copied."""
+        return any(each.did_work for each in self.made)
+
+
+def run_demo(settings: Settings, watcher: Watcher) -> Demo:
+    """Execute the job on the instance of the home; embedded servers live as long as this process.
+
+    Args:
+        settings: Which servers; decides what is started here.
+        watcher: Told what each step does.
+    """
+    from tidemill_deploy.definitions import defs
+
+    began = time.monotonic()
+    runtime.hold(settings)
+    with open_instance() as instance:
+        job = defs.resolve_job_def(JOB)
+        run = instance.create_run_for_job(job_def=job)
+        watcher.begin(run.run_id, JOB, [node.name for node in job.nodes_in_topological_order])
+        with quiet_logs(instance):
+            for event in execute_events(job, run, instance, None):
+                state = _STATES.get(event.event_type_value)
+                if state and event.step_key:
+                    watcher.task(event.step_key, state)  # type: ignore[arg-type]
+        return _report(instance, run.run_id, time.monotonic() - began)
+
+
+def _report(instance: dg.DagsterInstance, run_id: str, seconds: float) -> Demo:
+    made: list[Made] = []
+    passed, failed, errors = 0, [], []
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        if event.is_step_materialization:
+            made.append(_made(event.step_materialization_data.materialization))
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if check.passed:
+                passed += 1
+            else:
+                failed.append(f"{check.asset_key.to_user_string()}: {check.check_name}")
+        elif event.is_step_failure and event.step_failure_data.error:
+            errors.append(f"{event.step_key}: {_cause(event.step_failure_data.error)}")
+    succeeded = instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.SUCCESS  # type: ignore[union-attr]
+    return Demo(
+        run_id=run_id,
+        succeeded=succeeded,
+        seconds=seconds,
+        made=made,
+        checks_passed=passed,
+        checks_failed=failed,
+        errors=errors,
+    )
+
+
+def _made(materialization: dg.AssetMaterialization) -> Made:
+    facts = {name: getattr(value, "value", value) for name, value in materialization.metadata.items()}
+    where = facts.get("dagster/table_name") or facts.get("uri") or facts.get("where") or facts.get("page") or ""
+    return Made(
+        asset=materialization.asset_key.to_user_string(),
+        rows=facts.get("dagster/row_count"),
+        seconds=facts.get("seconds"),
+        where=str(where),
+        did_work=bool(facts.get("did_work", True)),
+    )
+
+
+def _cause(error: object) -> str:
+    """Find the innermost message of a serialized error."""
+    while getattr(error, "cause", None) is not None:
+        error = error.cause  # type: ignore[attr-defined]
+    return str(getattr(error, "message", error)).strip().splitlines()[0]
