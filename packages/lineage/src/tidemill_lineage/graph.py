@@ -303,13 +303,14 @@ def _asset_links(
 def _job_links(jobs: Mapping[str, Job], edges: set[Edge]) -> set[Edge]:
     """Link what a job read to what it wrote, as wholes, where the job said nothing finer of the target."""
     said = {(edge.job, edge.target) for edge in edges}
+    joined = {(edge.source, edge.target) for edge in edges}
     return {
         Edge(source=source, target=target, kind="DIRECT", subtype=JOB_LINK, method="declared", job=job.name)
         for job in jobs.values()
         for target in job.writes
         if (job.name, target) not in said
         for source in job.reads
-        if source != target and source not in job.writes
+        if source != target and source not in job.writes and (source, target) not in joined
     }
 
 
