@@ -18,7 +18,7 @@ from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
 from tidemill_core.defs.dag_status import HEARTBEAT_TAG, OWNER_TAG, is_lost, owner_tag, task_names, view
 from tidemill_core.defs.jobs import CompiledDag, compile_dag, op_name, params_key
-from tidemill_core.defs.run_engine import execute_events, quiet_logger, quiet_logs, retry_plan
+from tidemill_core.defs.run_engine import execute_events, quiet_logs, retry_plan
 from tidemill_core.errors import ConfigError, PermanentError
 from tidemill_core.plugins import did_you_mean
 from tidemill_core.settings import Settings
@@ -136,7 +136,7 @@ def find_run(instance: dg.DagsterInstance, text: str) -> dg.DagsterRun:
 
 
 def _job(dag: LoadedDag, compiled: CompiledDag) -> dg.JobDefinition:
-    definitions = dg.Definitions.merge(compiled.definitions, dg.Definitions(loggers={"console": quiet_logger()}))
+    definitions = compiled.definitions
     uses = any(task.use for task in dag.spec.tasks)
     if uses or compiled.resources:
         from tidemill_core.defs.resources import default_resources

@@ -17,6 +17,8 @@ OWNER_TAG = "tidemill/owner"
 HEARTBEAT_TAG = "tidemill/heartbeat"
 TASK_TAG = "tidemill/task"
 SILENT_S = 90.0
+_INTERRUPT = "DagsterExecutionInterruptedError"
+_INTERRUPTED = "stopped by an interrupt"
 _MODULES = re.compile(r"^(?:\w+\.)+(?=\w+: )")
 _RUN_STATES: Mapping[str, State] = {
     "SUCCESS": "done",
@@ -158,6 +160,8 @@ def _task(name: str, stats: RunStepKeyStatsSnapshot | None, *, is_over: bool, is
         state = "retrying"
     if state == "done" and is_silent:
         state = "skipped"
+    if state == "failed" and error == _INTERRUPTED:
+        state = "canceled"
     seconds = None
     if stats.start_time is not None and not (state == "lost" and stats.end_time is None):
         seconds = (stats.end_time or time.time()) - stats.start_time
@@ -191,5 +195,7 @@ def _failures(instance: dg.DagsterInstance, run_id: str) -> dict[str, tuple[str,
             error = error.cause
         described = data.user_failure_data.description if data.user_failure_data else None
         text = described or (error.message.strip() if error else "failed")
+        if _INTERRUPT in (data.error.cls_name, getattr(error, "cls_name", None)) or text.startswith(_INTERRUPT):
+            text = _INTERRUPTED
         found[event.step_key or ""] = (_MODULES.sub("", text), is_temporary)
     return found

@@ -173,7 +173,10 @@ def _call(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> Any:
     for key in call_resources(plan):
         arguments[key] = getattr(context.resources, key)
     injected = {"context": context, "params": scopes["params"], "outputs": scopes["outputs"]}
-    taken = inspect.signature(function).parameters
+    try:
+        taken: Mapping[str, Any] = inspect.signature(function).parameters
+    except ValueError:  # some built-in functions do not tell
+        taken = {}
     arguments.update({name: injected[name] for name in INJECTED if name in taken and name not in arguments})
     return function(**arguments)
 

@@ -1,6 +1,5 @@
 """Dagster's own way to execute a run, called in this process; semi-internal imports stay here."""
 
-import logging
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.events import DagsterEvent
+from dagster._core.execution import context_creation_job
 from dagster._core.execution.api import create_execution_plan, execute_run_iterator
 from dagster._core.execution.compute_logs import redirect_to_file
 from dagster._core.execution.plan.objects import ErrorSource
@@ -94,24 +94,18 @@ class _FileLogs(LocalComputeLogManager):
 
 @contextmanager
 def quiet_logs(instance: dg.DagsterInstance) -> Iterator[None]:
-    """Keep what tasks print in the compute logs only; other kinds of log manager are left alone."""
+    """Keep what tasks print in the compute logs, and what Dagster logs in the event log, off the terminal.
+
+    The command prints its own lines. Another kind of log manager than files is left alone.
+    """
     manager = instance.compute_log_manager
-    if type(manager) is not LocalComputeLogManager:
-        yield
-        return
-    instance._compute_log_manager = _FileLogs(manager._base_dir)  # noqa: SLF001 - there is no public way
+    module: Any = context_creation_job
+    loggers = module.default_system_loggers
+    if type(manager) is LocalComputeLogManager:
+        instance._compute_log_manager = _FileLogs(manager._base_dir)  # noqa: SLF001 - there is no public way
+    module.default_system_loggers = lambda _instance: []
     try:
         yield
     finally:
         instance._compute_log_manager = manager  # noqa: SLF001 - as above
-
-
-def quiet_logger() -> dg.LoggerDefinition:
-    """Make a console logger that prints nothing: the event log has it all, and the command prints its own lines."""
-
-    def make(_context: dg.InitLoggerContext) -> logging.Logger:
-        logger = logging.Logger("tidemill.run")  # noqa: LOG001 - one that no other code can reach
-        logger.addHandler(logging.NullHandler())
-        return logger
-
-    return dg.LoggerDefinition(make)
+        module.default_system_loggers = loggers
