@@ -15,6 +15,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_lengt
 ExecutorName: TypeAlias = Literal["in_process", "threads", "multiprocess", "celery", "k8s"]
 TriggerRule: TypeAlias = Literal["all_success", "all_done", "one_failed"]
 Kind: TypeAlias = Literal["asset", "op"]
+RetryCount = Annotated[int, Field(ge=0, le=100)]
 
 
 class ParamSpec(Config):
@@ -135,7 +136,7 @@ class Hooks(Config):
 class TaskDefaults(Config):
     """Values for every task that does not say otherwise."""
 
-    retry: RetrySpec | int | None = None
+    retry: RetrySpec | RetryCount | None = None
     """Retry rule, or just the number of retries."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds a task may take."""
@@ -182,7 +183,7 @@ class TaskSpec(Config):
     """Tasks that must be done first."""
     deps: tuple[str | tuple[str, ...], ...] = ()
     """Asset keys from elsewhere that it reads (`raw/weather` or a list)."""
-    retry: RetrySpec | int | None = None
+    retry: RetrySpec | RetryCount | None = None
     """Retry rule, or just the number of retries."""
     pool: str | None = None
     """Concurrency pool whose slots it takes."""

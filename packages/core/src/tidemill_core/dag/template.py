@@ -28,6 +28,10 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.In: lambda left, right: left in right,
     ast.NotIn: lambda left, right: left not in right,
 }
+_ALLOWED = (
+    *(ast.Constant, ast.Name, ast.Attribute, ast.List, ast.Tuple, ast.Load),
+    *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, *_COMPARE),
+)
 
 Values = Mapping[str, Any]
 
@@ -108,6 +112,9 @@ def condition_references(text: str) -> Iterator[tuple[str, ...]]:
         TemplateError: The condition is not an expression of the small language.
     """
     tree = _parse(text)
+    for node in ast.walk(tree):
+        if not isinstance(node, _ALLOWED):
+            raise TemplateError(f"bad condition {text!r}: {ast.unparse(node)!r} is not allowed")
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner:

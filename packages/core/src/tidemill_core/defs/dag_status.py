@@ -195,7 +195,8 @@ def _failures(instance: dg.DagsterInstance, run_id: str) -> dict[str, tuple[str,
             error = error.cause
         described = data.user_failure_data.description if data.user_failure_data else None
         text = described or (error.message.strip() if error else "failed")
-        if _INTERRUPT in (data.error.cls_name, getattr(error, "cls_name", None)) or text.startswith(_INTERRUPT):
+        names = {each.cls_name for each in (data.error, error) if each is not None}
+        if _INTERRUPT in names or text.startswith(_INTERRUPT):
             text = _INTERRUPTED
         found[event.step_key or ""] = (_MODULES.sub("", text), is_temporary)
     return found
