@@ -1,0 +1,80 @@
+"""`LoadComponent`: every load is an asset with its checks."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import dagster as dg
+from pydantic import Field, SecretStr, model_validator
+from tidemill_core.config import Config
+from tidemill_core.defs import ConfigComponent
+
+from tidemill_loader.config import LoadConfig, LoadFields, Names
+from tidemill_loader.defs.assets import load_asset
+
+
+class _AssetFields(Config):
+    """How a load looks in Dagster."""
+
+    asset_key: str | None = None
+    """Key with ``/`` between its parts, such as ``raw/planes``; default the table's schema and name."""
+    deps: Names = ()
+    """Keys of the assets that make the files."""
+    description: str | None = None
+    """What the table holds."""
+    group: str = "loader"
+    """Group in the UI."""
+    tags: Mapping[str, str] = {}
+    """Dagster tags of the asset."""
+    postgres_url: SecretStr | None = None
+    """Where to load; default the resource ``postgres``."""
+
+
+class AssetLoad(LoadConfig, _AssetFields):
+    """One load, one asset."""
+
+
+class LoadAttributes(LoadFields, _AssetFields):
+    """One load by its own attributes, or several under ``loads``."""
+
+    files: Names = ()
+    """Local paths or URLs of files, folders or patterns (for a single load)."""
+    table: str | None = None
+    """``schema.table`` (for a single load)."""
+    loads: tuple[AssetLoad, ...] = Field(default=())
+    """Several loads, each an asset; nothing else may stand beside them."""
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> "LoadAttributes":
+        others = sorted(self.model_fields_set - {"loads"})
+        if self.loads and others:
+            raise ValueError(f"`loads` stands alone; move {', '.join(others)} into each load")
+        if not self.loads and not (self.files and self.table):
+            raise ValueError("give `files` and `table`, or a list of `loads`")
+        return self
+
+    def each(self) -> tuple[AssetLoad, ...]:
+        """The loads, one or many."""
+        if self.loads:
+            return self.loads
+        given = {name: getattr(self, name) for name in self.model_fields_set if name != "loads"}
+        return (AssetLoad(**given),)
+
+
+class LoadComponent(ConfigComponent):
+    """Load files into PostgreSQL, in parallel, each exactly once.
+
+    One load is one asset, with checks that its rows are those of its files and that the
+    table has the columns the files call for. A run that was killed goes on where it
+    ended; a run over unchanged files does nothing and says so. Files under ``lake://``
+    are read from the resource ``lake``, rows go to the resource ``postgres``.
+    """
+
+    config_type = LoadAttributes
+    example: ClassVar[Mapping[str, Any]] = {"files": "data/*.csv", "table": "raw.planes", "key": ["tailnum"]}
+    tags = ("postgres", "parquet", "csv", "json")
+    produces = ("asset", "asset_check")
+
+    def build(self, config: LoadAttributes, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Make one asset per load."""
+        del context
+        return dg.Definitions(assets=[load_asset(each) for each in config.each()])

@@ -1,0 +1,69 @@
+"""What a load can run into.
+
+LoadError
+├── SourceMissing     (Permanent) no file matches
+├── SourceUnreadable  (Permanent) a file is not what its format says
+├── SourceChanged     (Permanent) a file was rewritten during the load, or since it was loaded
+├── SchemaConflict    (Permanent) the files, or files and table, disagree about a column
+├── TooManyRejects    (Permanent) more bad rows than allowed
+└── LoadBusy          (Transient) another process loads this table now
+"""
+
+from __future__ import annotations
+
+from tidemill_core.errors import PermanentError, TidemillError, TransientError
+
+
+class LoadError(TidemillError):
+    """A load could not be done."""
+
+
+class SourceMissing(LoadError, PermanentError):
+    """No file matches what was asked for."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        super().__init__(f"no file matches {pattern}; set `allow_empty` if that is all right")
+
+
+class SourceUnreadable(LoadError, PermanentError):
+    """A file is not what its format says."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url, self.reason = url, reason
+        super().__init__(f"{url} cannot be read: {reason}")
+
+
+class SourceChanged(LoadError, PermanentError):
+    """A file is not the one that was planned, or that was loaded before."""
+
+    def __init__(self, url: str, what: str) -> None:
+        self.url = url
+        super().__init__(f"{url} {what}")
+
+
+class SchemaConflict(LoadError, PermanentError):
+    """Files, or files and table, disagree about a column."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        self.column = column
+        super().__init__(f"column {column!r}: {reason}")
+
+
+class TooManyRejects(LoadError, PermanentError):
+    """More rows are bad than `max_rejects` allows."""
+
+    def __init__(self, table: str, limit: int, example: str) -> None:
+        self.table, self.limit = table, limit
+        super().__init__(
+            f"{table}: more than {limit} rows cannot be loaded, such as {example}; "
+            "correct the files or the column types, or raise `max_rejects`"
+        )
+
+
+class LoadBusy(LoadError, TransientError):
+    """Another process loads this table at this moment."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        super().__init__(f"another process is loading {table}; try again when it has finished")

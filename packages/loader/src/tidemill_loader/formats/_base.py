@@ -1,0 +1,52 @@
+"""The contract every file format keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tidemill_loader.config import LoadConfig
+    from tidemill_loader.sources import SourceFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """A part of a file that is loaded whole or not at all; `rows` is None where only reading tells."""
+
+    index: int
+    rows: int | None
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A row that could not even be read; `row` counts from 0 in its unit."""
+
+    row: int
+    reason: str
+    text: str
+
+
+OnBadRow = Callable[[BadRow], None]
+
+
+class Format(Protocol):
+    """Reads one kind of file; makes no decision about the table."""
+
+    def __init__(self, config: LoadConfig) -> None: ...
+
+    def schema(self, source: SourceFile) -> pa.Schema:
+        """The columns of a file, with the types its metadata or a sample show.
+
+        A field's metadata may name a PostgreSQL type under ``tidemill.sql``.
+        """
+
+    def units(self, source: SourceFile) -> list[Unit]:
+        """The parts of a file; none for an empty one."""
+
+    def batches(self, source: SourceFile, unit: Unit, schema: pa.Schema, on_bad: OnBadRow) -> Iterator[pa.RecordBatch]:
+        """Read one unit in order; text formats give text columns, named as in `schema`."""

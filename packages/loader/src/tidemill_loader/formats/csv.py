@@ -1,0 +1,131 @@
+"""CSV: every field is read as text and meets its column's type later, so that a bad one names its row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tidemill_core.postgres.identifiers import safe_identifiers
+
+from tidemill_loader.errors import SourceUnreadable
+from tidemill_loader.formats._base import BadRow, OnBadRow, Unit
+from tidemill_loader.formats._text import Counted, decompressed, sample_of
+from tidemill_loader.infer import infer_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tidemill_loader.config import LoadConfig
+    from tidemill_loader.sources import SourceFile
+
+BLOCK_BYTES = 4 << 20
+
+
+class CsvFormat:
+    """Reads delimited text, plain or compressed (gz, bz2, zst, lz4); a file is one unit."""
+
+    def __init__(self, config: LoadConfig) -> None:
+        self._config = config
+
+    def schema(self, source: SourceFile) -> pa.Schema:
+        """Choose types from the first `sample_bytes` of a file."""
+        import pyarrow as pa
+
+        names = self._names(source)
+        if not names:
+            return pa.schema([])
+        sample = sample_of(source, self._config.sample_bytes)
+        table = pa.Table.from_batches(list(self._read(source, sample, names, lambda _: None)), _texts(names))
+        return pa.schema([infer_text(name, table.column(name)) for name in names])
+
+    def units(self, source: SourceFile) -> list[Unit]:
+        """One unit, or none for a file without a byte."""
+        return [Unit(index=0, rows=None, size_bytes=source.size_bytes)] if source.size_bytes else []
+
+    def batches(self, source: SourceFile, unit: Unit, schema: pa.Schema, on_bad: OnBadRow) -> Iterator[pa.RecordBatch]:
+        """Read all rows as text."""
+        del unit  # there is only one
+        names = self._names(source)
+        with decompressed(source) as stream:
+            for batch in self._read(source, stream, names, on_bad):
+                yield batch.select(schema.names)
+
+    def _names(self, source: SourceFile) -> list[str]:
+        """Read the header, made good for column names; or count the fields of the first row."""
+        import pyarrow as pa
+        from pyarrow import csv
+
+        head = sample_of(source, 1 << 20)
+        read, parse = self._options()
+        read.autogenerate_column_names = True
+        try:
+            with csv.open_csv(head, read_options=read, parse_options=parse, convert_options=_no_types()) as reader:
+                first = next(iter(reader), None)
+        except (pa.ArrowInvalid, StopIteration) as error:
+            if "Empty CSV" in str(error):
+                return []
+            raise SourceUnreadable(source.url, " ".join(str(error).split())) from error
+        if first is None or first.num_rows == 0:
+            return []
+        if not self._config.csv.header:
+            return list(first.schema.names)
+        return safe_identifiers(
+            "" if value is None else str(value) for value in first.slice(0, 1).to_pylist()[0].values()
+        )
+
+    def _options(self) -> tuple[Any, Any]:
+        from pyarrow import csv
+
+        given = self._config.csv
+        read = csv.ReadOptions(
+            use_threads=False, block_size=BLOCK_BYTES, encoding=given.encoding, skip_rows=given.skip_rows
+        )
+        parse = csv.ParseOptions(
+            delimiter=given.delimiter,
+            quote_char=given.quote,
+            escape_char=given.escape or False,
+            newlines_in_values=True,
+        )
+        return read, parse
+
+    def _read(self, source: SourceFile, stream: Any, names: list[str], on_bad: OnBadRow) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        read, parse = self._options()
+        read.column_names = names
+        read.skip_rows_after_names = int(self._config.csv.header)
+        counted = Counted(first=self._config.csv.skip_rows + int(self._config.csv.header) + 1)
+        parse.invalid_row_handler = lambda row: _set_aside(row, counted, on_bad)
+        convert = csv.ConvertOptions(
+            column_types=_texts(names),
+            null_values=list(self._config.nulls),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        try:
+            with csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert) as reader:
+                yield from reader
+        except pa.ArrowInvalid as error:
+            if "Empty CSV" not in str(error):
+                raise SourceUnreadable(source.url, " ".join(str(error).split())) from error
+
+
+def _set_aside(row: Any, counted: Counted, on_bad: OnBadRow) -> str:
+    at = counted.next_bad() if row.number is None else row.number - counted.first
+    reason = f"{row.actual_columns} fields where {row.expected_columns} are expected"
+    on_bad(BadRow(row=at, reason=reason, text=row.text))
+    return "skip"
+
+
+def _texts(names: list[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.string()) for name in names])
+
+
+def _no_types() -> Any:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    return csv.ConvertOptions(column_types={f"f{at}": pa.string() for at in range(2_000)}, strings_can_be_null=False)

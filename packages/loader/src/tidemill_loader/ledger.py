@@ -1,0 +1,189 @@
+"""What has been loaded, kept in the target database and written in the same transaction as the rows.
+
+tidemill.load_state     one row per table: the last generation, and whether it is whole
+tidemill.load_ledger    one row per unit loaded: exactly once, whatever is killed when
+tidemill.load_rejects   one row per bad value set aside
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from tidemill_core.postgres.identifiers import TableName
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from tidemill_loader.plan import Task
+
+APPEND = "append"
+"""The generation of all appended units: each file counts once, ever."""
+MAX_TEXT = 2_000
+"""Characters kept of a reason or a bad row."""
+
+_CREATE = """
+SELECT pg_advisory_xact_lock(hashtextextended('tidemill.load_ledger', 0));
+CREATE SCHEMA IF NOT EXISTS tidemill;
+CREATE TABLE IF NOT EXISTS tidemill.load_state (
+    table_name text PRIMARY KEY, generation text NOT NULL, mode text NOT NULL, state text NOT NULL,
+    staging text, table_oid oid, rows bigint, rejected bigint,
+    started_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz);
+CREATE TABLE IF NOT EXISTS tidemill.load_ledger (
+    table_name text NOT NULL, generation text NOT NULL, url text NOT NULL, etag text NOT NULL, unit integer NOT NULL,
+    rows bigint NOT NULL DEFAULT 0, rejected bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0,
+    loaded_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_name, generation, url, etag, unit));
+CREATE TABLE IF NOT EXISTS tidemill.load_rejects (
+    table_name text NOT NULL, generation text NOT NULL, url text NOT NULL, unit integer NOT NULL,
+    row_number bigint NOT NULL, column_name text, reason text NOT NULL, record text,
+    rejected_at timestamptz NOT NULL DEFAULT now());
+CREATE INDEX IF NOT EXISTS load_rejects_table ON tidemill.load_rejects (table_name, generation);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The last load of a table in mode replace or upsert."""
+
+    generation: str
+    mode: str
+    state: str
+    staging: str | None
+    table_oid: int | None
+    rows: int | None
+    rejected: int | None
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A row set aside; `row` counts from 0 in its unit."""
+
+    row: int
+    column: str | None
+    reason: str
+    record: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over ledger rows."""
+
+    units: int = 0
+    rows: int = 0
+    rejected: int = 0
+    bytes: int = 0
+
+
+def prepare(conn: psycopg.Connection[Any]) -> None:
+    """Make the ledger's tables if they are not there."""
+    found = conn.execute("SELECT to_regclass('tidemill.load_rejects') IS NOT NULL").fetchone()
+    if not (found and found[0]):
+        conn.execute(_CREATE)
+    conn.commit()
+
+
+class Ledger:
+    """The ledger of one table and generation; every method runs in the connection's transaction."""
+
+    def __init__(self, table: TableName, generation: str) -> None:
+        self.table, self.generation = table.quoted, generation
+
+    def claim(self, conn: psycopg.Connection[Any], task: Task) -> bool:
+        """Enter a unit; False if it is loaded already. Waits for another transaction that loads it now."""
+        done = conn.execute(
+            "INSERT INTO tidemill.load_ledger (table_name, generation, url, etag, unit) VALUES (%s, %s, %s, %s, %s)"
+            " ON CONFLICT DO NOTHING",
+            (self.table, self.generation, task.source.url, task.source.etag, task.unit.index),
+        )
+        return done.rowcount == 1
+
+    def record(self, conn: psycopg.Connection[Any], task: Task, *, rows: int, size: int, bad: Sequence[Reject]) -> None:
+        """Write down what a claimed unit brought, and its rejects."""
+        rejected = len({each.row for each in bad})
+        conn.execute(
+            "UPDATE tidemill.load_ledger SET rows = %s, rejected = %s, bytes = %s"
+            " WHERE (table_name, generation, url, etag, unit) = (%s, %s, %s, %s, %s)",
+            (rows, rejected, size, self.table, self.generation, task.source.url, task.source.etag, task.unit.index),
+        )
+        with conn.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO tidemill.load_rejects"
+                " (table_name, generation, url, unit, row_number, column_name, reason, record)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+                [self._values(task, each) for each in bad],
+            )
+
+    def _values(self, task: Task, bad: Reject) -> tuple[Any, ...]:
+        texts = [None if text is None else text.replace("\x00", "\\0")[:MAX_TEXT] for text in (bad.reason, bad.record)]
+        return (self.table, self.generation, task.source.url, task.unit.index, bad.row, bad.column, *texts)
+
+    def done(self, conn: psycopg.Connection[Any]) -> set[tuple[str, str, int]]:
+        """List the units that are loaded: URL, etag, unit."""
+        rows = conn.execute(
+            "SELECT url, etag, unit FROM tidemill.load_ledger WHERE table_name = %s AND generation = %s",
+            (self.table, self.generation),
+        ).fetchall()
+        return {(url, etag, unit) for url, etag, unit in rows}
+
+    def totals(self, conn: psycopg.Connection[Any]) -> Totals:
+        """Sum up the generation."""
+        row = conn.execute(
+            "SELECT count(*), coalesce(sum(rows), 0)::bigint, coalesce(sum(rejected), 0)::bigint,"
+            " coalesce(sum(bytes), 0)::bigint FROM tidemill.load_ledger WHERE table_name = %s AND generation = %s",
+            (self.table, self.generation),
+        ).fetchone()
+        return Totals(units=row[0], rows=row[1], rejected=row[2], bytes=row[3]) if row else Totals()
+
+    def state(self, conn: psycopg.Connection[Any]) -> State | None:
+        """Read the table's last load."""
+        row = conn.execute(
+            "SELECT generation, mode, state, staging, table_oid, rows, rejected, started_at, finished_at"
+            " FROM tidemill.load_state WHERE table_name = %s",
+            (self.table,),
+        ).fetchone()
+        fields = (
+            "generation",
+            "mode",
+            "state",
+            "staging",
+            "table_oid",
+            "rows",
+            "rejected",
+            "started_at",
+            "finished_at",
+        )
+        return State(**dict(zip(fields, row, strict=True))) if row else None
+
+    def begin(self, conn: psycopg.Connection[Any], mode: str, staging: TableName) -> None:
+        """Say that this generation is being loaded into `staging`, and forget other generations' units."""
+        for name in ("load_ledger", "load_rejects"):
+            conn.execute(
+                f"DELETE FROM tidemill.{name} WHERE table_name = %s AND generation <> %s",  # noqa: S608 - our names
+                (self.table, APPEND),
+            )
+        conn.execute(
+            "INSERT INTO tidemill.load_state (table_name, generation, mode, state, staging) VALUES (%s, %s, %s, %s, %s)"
+            " ON CONFLICT (table_name) DO UPDATE SET generation = excluded.generation, mode = excluded.mode,"
+            " state = excluded.state, staging = excluded.staging, table_oid = NULL, rows = NULL, rejected = NULL,"
+            " started_at = now(), finished_at = NULL",
+            (self.table, self.generation, mode, "loading", staging.quoted),
+        )
+
+    def finish(self, conn: psycopg.Connection[Any], totals: Totals) -> None:
+        """Say that the generation is whole; call it in the transaction that makes it visible."""
+        conn.execute(
+            "UPDATE tidemill.load_state SET state = 'done', staging = NULL, table_oid = %s::regclass::oid, rows = %s,"
+            " rejected = %s, finished_at = now() WHERE table_name = %s",
+            (self.table, totals.rows, totals.rejected, self.table),
+        )
+
+    def earlier_etags(self, conn: psycopg.Connection[Any]) -> dict[str, set[str]]:
+        """List the etags under which each file was loaded."""
+        found: dict[str, set[str]] = {}
+        for url, etag, _ in self.done(conn):
+            found.setdefault(url, set()).add(etag)
+        return found
