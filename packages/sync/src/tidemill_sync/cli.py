@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tidemill_core.config import Config
+
     from tidemill_sync.config import SyncConfig
 
+M = TypeVar("M", bound="Config")
+
+_UNKNOWN = ["compare", "size", "copy"]
 _PLACES = "SOURCE and TARGET are URLs (file://, s3://, gs://, az://, lake://, mirror://) or local folders."
 
 
@@ -78,8 +83,8 @@ def run(*, as_json: bool, dry_run: bool, **options: Any) -> None:
         click.echo(json.dumps(result.facts()))
         return
     click.echo(
-        f"{result.copied} copied, {result.replaced} replaced, {result.adopted} found equal, {result.skipped} unchanged, "
-        f"{result.deleted} deleted; {result.bytes} bytes in {result.seconds:.1f} s"
+        f"{result.copied} copied, {result.replaced} replaced, {result.adopted} found equal, "
+        f"{result.skipped} unchanged, {result.deleted} deleted; {result.bytes} bytes in {result.seconds:.1f} s"
     )
 
 
@@ -180,7 +185,7 @@ def _config(*, config_file: str | None, source: str | None, target: str | None, 
     return _merged(SyncConfig, config_file, {"source": source, "target": target, **given})
 
 
-def _merged(model: Any, config_file: str | None, given: dict[str, Any]) -> Any:
+def _merged(model: type[M], config_file: str | None, given: dict[str, Any]) -> M:
     """Read the file, and put the given options over it."""
     from pydantic import ValidationError
     from tidemill_core.config import load

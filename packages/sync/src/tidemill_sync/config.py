@@ -22,7 +22,7 @@ class SyncConfig(Config):
     target: str = "mirror://"
     """Where to: any URL that a source may be; ``mirror://`` is the settings' mirror."""
     include: tuple[str, ...] = ()
-    """Patterns of keys to mirror; empty means all. ``*`` stays in a folder, ``**`` crosses them, ``/`` first anchors."""
+    """Patterns of keys to mirror; empty means all. ``*`` stays in a folder, ``**`` does not, ``/`` first anchors."""
     exclude: tuple[str, ...] = ()
     """Patterns of keys to leave alone on both sides; they win over `include`."""
     filters: tuple[str, ...] = ()

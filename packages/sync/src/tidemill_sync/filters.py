@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 
 Filter = Callable[[str], bool]
 """Tells whether a key takes part."""
@@ -75,35 +74,31 @@ def _rule(rule: str) -> tuple[bool, re.Pattern[str]]:
 
 def _body(text: str, pattern: str) -> str:
     depth = 0
-    pieces: list[str] = []
-    tokens = iter(_tokens(text, pattern))
-    for token in tokens:
-        if token == "{":
+    found: list[str] = []
+    for piece in _split(text, pattern):
+        if piece == "{":
             depth += 1
-            pieces.append("(?:")
-        elif token == "}" and depth:
+            found.append("(?:")
+        elif piece == "}" and depth:
             depth -= 1
-            pieces.append(")")
-        elif token == "," and depth:
-            pieces.append("|")
+            found.append(")")
+        elif piece == "," and depth:
+            found.append("|")
         else:
-            pieces.append(_SPECIAL.get(token) or (token if token.startswith("[") else re.escape(token[-1])))
+            found.append(_SPECIAL.get(piece) or (piece if piece.startswith("[") else re.escape(piece[-1])))
     if depth:
         raise ValueError(f"the pattern {pattern!r} has an open brace")
-    return "".join(chain(pieces))
+    return "".join(found)
 
 
 _SPECIAL = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
-def _tokens(text: str, pattern: str) -> Iterator[str]:
+def _split(text: str, pattern: str) -> Iterator[str]:
+    """Cut a pattern into wildcards, escaped characters, classes (already as regular expressions) and letters."""
     index = 0
     while index < len(text):
-        if text.startswith("**", index):
-            token = "**"
-        elif text[index] == "\\" and index + 1 < len(text):
-            token = text[index : index + 2]
-        elif text[index] == "[":
+        if text[index] == "[":
             end = text.find("]", index + 2)
             if end < 0:
                 raise ValueError(f"the pattern {pattern!r} has an open bracket")
@@ -111,7 +106,6 @@ def _tokens(text: str, pattern: str) -> Iterator[str]:
             yield f"[^/{inner[1:]}]" if inner[0] in "!^" else f"[{inner}]"
             index = end + 1
             continue
-        else:
-            token = text[index]
-        yield token
-        index += len(token)
+        is_pair = text.startswith("**", index) or (text[index] == "\\" and index + 1 < len(text))
+        yield text[index : index + 2] if is_pair else text[index]
+        index += 2 if is_pair else 1

@@ -23,6 +23,8 @@ class Keyed(Protocol):
         ...
 
 
+SIZE_DIFFERS = "size differs"
+
 K = TypeVar("K", bound=Keyed)
 
 
@@ -115,13 +117,16 @@ def decide(
         return action("copy", "not in the target")
     if entry is not None and entry.describes(source, target):
         return action("skip", "unchanged")
-    if source.size_bytes != target.size_bytes:
-        return action("replace", "size differs")
-    if entry is None:
+    if source.size_bytes == target.size_bytes and entry is None:
         return action("compare", "not known yet")
-    if (entry.source_etag, entry.size_bytes) != (source.etag, source.size_bytes):
-        return action("replace", "the source changed")
-    return action("replace", "the target changed")
+    return action("replace", _difference(source, target, entry))
+
+
+def _difference(source: ObjectInfo, target: ObjectInfo, entry: Entry | None) -> str:
+    if entry is None or source.size_bytes != target.size_bytes:
+        return SIZE_DIFFERS
+    is_ours = (entry.source_etag, entry.size_bytes) == (source.etag, source.size_bytes)
+    return "the target changed" if is_ours else "the source changed"
 
 
 def taking(items: Iterable[K], takes: Callable[[str], bool]) -> Iterator[K]:

@@ -13,7 +13,7 @@ from tidemill_core.storage import ObjectStore
 
 from tidemill_sync.config import SyncConfig
 from tidemill_sync.engine import Session, opened, planned
-from tidemill_sync.plan import Action
+from tidemill_sync.plan import SIZE_DIFFERS, Action
 from tidemill_sync.throttle import Throttle
 from tidemill_sync.transfer import same_bytes
 
@@ -121,7 +121,7 @@ def _judged(session: Session, *, content: bool) -> Iterator[tuple[Action, bool]]
 def _strict(action: Action) -> Action:
     """Compare by content what would be believed, or be replaced for its etags alone."""
     is_pair = action.source is not None and action.target is not None
-    if is_pair and action.kind in {"skip", "replace"} and action.reason != "size differs":
+    if is_pair and action.kind in {"skip", "replace"} and action.reason != SIZE_DIFFERS:
         return replace(action, kind="compare", reason="the bytes differ")
     return action
 

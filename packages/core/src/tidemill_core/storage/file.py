@@ -166,7 +166,10 @@ class FileStore:
         del content_type, metadata
         path = self._path(key)
         self._make_parents(path, key)
-        temporary = self._temporary()
+        try:
+            temporary = self._temporary()
+        except OSError as error:
+            raise self._failure(error, "write", key) from error
         try:
             status = self._write(temporary, body)
             self._publish(temporary, path, key, if_absent=if_absent, if_match=if_match)
@@ -258,10 +261,10 @@ class FileStore:
 
     def _temporary(self) -> Path:
         folder = self.root / TEMPORARY
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
         if not self._swept:
             self._swept = True
-            with suppress(OSError):
-                folder.mkdir(parents=True)
             _sweep(folder)
         return folder / f"{secrets.token_hex(12)}.tmp"
 
