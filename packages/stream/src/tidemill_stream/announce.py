@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def announce(
-    plan: Plan, servers: str, context: SinkContext, totals: Counts, *, asset_keys: Mapping[str, str]
-) -> None:
+def announce(plan: Plan, servers: str, context: SinkContext, totals: Counts, *, asset_keys: Mapping[str, str]) -> None:
     """Announce the topics as read, and each output of each sink as written from them."""
     if not totals.consumed:
         return
@@ -30,9 +28,7 @@ def announce(
     counts = {"rows": totals.rows, "windows": totals.windows, "dlq": None}
     for name, urn in dataset_urns(plan, context):
         columns = _columns(plan, name, plan.arrow_schemas[name], topics)
-        announce_wrote(
-            urn, job=job, inputs=topics, columns=columns, rows=counts[name], asset_key=asset_keys.get(name)
-        )
+        announce_wrote(urn, job=job, inputs=topics, columns=columns, rows=counts[name], asset_key=asset_keys.get(name))
 
 
 def dataset_urns(plan: Plan, context: SinkContext) -> list[tuple[str, str]]:

@@ -109,9 +109,7 @@ class RowEncoder:
         """Build one batch, in the order given."""
         import pyarrow as pa
 
-        arrays = [
-            _array(read(records), field.type) for read, field in zip(self._read, self.schema, strict=False)
-        ]
+        arrays = [_array(read(records), field.type) for read, field in zip(self._read, self.schema, strict=False)]
         count = len(records)
         arrays += [
             pa.repeat(pa.scalar(partition.topic), count),
@@ -133,9 +131,7 @@ def encode_windows(windows: Sequence[ClosedWindow], schema: pa.Schema, partition
     return pa.record_batch([_array(list(c), f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
-def encode_dead(
-    letters: Sequence[DeadLetter], pipeline: str, schema_hash: str, partition: Partition
-) -> pa.RecordBatch:
+def encode_dead(letters: Sequence[DeadLetter], pipeline: str, schema_hash: str, partition: Partition) -> pa.RecordBatch:
     """Build one batch of dead letters, in the order given."""
     import pyarrow as pa
 

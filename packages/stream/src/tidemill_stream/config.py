@@ -229,9 +229,7 @@ class LimitsConfig(Config):
     open_windows: int = Field(default=1_000_000, gt=0)
     """Open windows per partition."""
     batch_records: int = Field(default=20_000, gt=0)
-    """Records fetched at once."""
-    buffer_records: int = Field(default=200_000, gt=0)
-    """Uncommitted records at which the service pauses fetching."""
+    """Records fetched at once; while they are processed and committed, nothing more is taken."""
 
 
 class PipelineConfig(Config):

@@ -230,7 +230,9 @@ class _Drain:
         tidied: int,
         seconds: float,
     ) -> DrainResult:
-        behind = {partition: min(s[partition].offset for s in after if partition in s) for s in after for partition in s}
+        behind = {
+            partition: min(s[partition].offset for s in after if partition in s) for s in after for partition in s
+        }
         partitions = []
         for partition, offset in sorted(behind.items()):
             was = [sink[partition].offset for sink in before if partition in sink]

@@ -1,20 +1,20 @@
 """What can go wrong in a stream, and what the caller must do.
 
-    StreamError
-    ├── FilterSyntax          (ConfigError)    the `where` expression cannot be read
-    ├── SchemaInvalid         (ConfigError)    the JSON Schema cannot be used
-    ├── PipelineInvalid       (ConfigError)    parts of a pipeline do not fit together
-    ├── Fenced                (TransientError) another worker has claimed our partitions: claim again or leave
-    ├── PipelineBusy          (TransientError) a live service holds the partitions
-    ├── BrokerUnavailable     (TransientError) Kafka does not answer
-    ├── SinkUnavailable       (TransientError) a sink does not answer; nothing half-written is visible
-    ├── TopicMissing          (PermanentError) the topic does not exist
-    ├── TopicRecreated        (PermanentError) the topic is another one than the checkpoint's
-    ├── OffsetLost            (PermanentError) the log starts after the stored offset
-    ├── DeliveryFailed        (PermanentError) Kafka refused a message we produced
-    ├── TooManyInvalid        (PermanentError) more records are invalid than the limit allows
-    ├── InvalidRecord         (RecordError)    a record is invalid and `on_invalid` is ``fail``
-    └── StateTooLarge         (PermanentError) more windows are open than the limit allows
+StreamError
+├── FilterSyntax          (ConfigError)    the `where` expression cannot be read
+├── SchemaInvalid         (ConfigError)    the JSON Schema cannot be used
+├── PipelineInvalid       (ConfigError)    parts of a pipeline do not fit together
+├── Fenced                (TransientError) another worker has claimed our partitions: claim again or leave
+├── PipelineBusy          (TransientError) a live service holds the partitions
+├── BrokerUnavailable     (TransientError) Kafka does not answer
+├── TopicEmptied          (TransientError) the topic was emptied; wait for its next records
+├── TopicMissing          (PermanentError) the topic does not exist
+├── TopicRecreated        (PermanentError) the topic is another one than the checkpoint's
+├── OffsetLost            (PermanentError) the log starts after the stored offset
+├── DeliveryFailed        (PermanentError) Kafka refused a message we produced
+├── TooManyInvalid        (PermanentError) more records are invalid than the limit allows
+├── InvalidRecord         (RecordError)    a record is invalid and `on_invalid` is ``fail``
+└── StateTooLarge         (PermanentError) more windows are open than the limit allows
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ class BrokerUnavailable(StreamError, TransientError):
         super().__init__(f"Kafka at {servers} does not answer: {reason}")
 
 
-class SinkUnavailable(StreamError, TransientError):
-    """A sink does not answer; nothing half-written is visible."""
+class TopicEmptied(StreamError, TransientError):
+    """The topic holds nothing any more; a service waits until it does."""
 
-    def __init__(self, sink: str, reason: str) -> None:
-        self.sink, self.reason = sink, reason
-        super().__init__(f"sink {sink} failed, nothing of the batch is visible: {reason}")
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        super().__init__(f"topic {topic!r} is empty, after its records were processed; waiting for new ones")
 
 
 class TopicMissing(StreamError, PermanentError):

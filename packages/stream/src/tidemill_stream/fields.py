@@ -57,7 +57,9 @@ class Shape:
         for path in paths:
             head, _, tail = path.partition(".")
             self._children.setdefault(head, []).extend([tail] if tail else [])
-        self.fields = {name: (attribute(name), Shape(tails) if tails else None) for name, tails in self._children.items()}
+        self.fields = {
+            name: (attribute(name), Shape(tails) if tails else None) for name, tails in self._children.items()
+        }
 
     def loosen(self, value: Mapping[str, Any]) -> Loose:
         """See a JSON object through the attributes of this shape; what it lacks is None."""

@@ -70,9 +70,7 @@ class Plan:
         self.window = self._window()
         self.keep, read = self._where()
         needs = self._needs()
-        self.decoder = RecordDecoder(
-            self.schema, needs=needs, paths=sorted(read), formats=config.schema_.formats
-        )
+        self.decoder = RecordDecoder(self.schema, needs=needs, paths=sorted(read), formats=config.schema_.formats)
         self.time_checks = tuple(
             (reader(need.path), time_parser(need.format), need.path) for need in needs if need.type == "timestamp"
         )
@@ -119,7 +117,12 @@ class Plan:
             for path in sorted(read):
                 if property_at(self.schema, path) is None:
                     raise self.wrong(f"where reads {path!r}, which the schema does not describe")
-        python: dict[str, set[type]] = {"string": {str}, "integer": {int, float}, "number": {int, float}, "boolean": {bool}}
+        python: dict[str, set[type]] = {
+            "string": {str},
+            "integer": {int, float},
+            "number": {int, float},
+            "boolean": {bool},
+        }
         for path, types in where.literal_types(node).items():
             kinds = json_types(self.schema, path) - {"null"}
             allowed = {each for kind in kinds for each in python.get(kind, ())}
@@ -134,12 +137,16 @@ class Plan:
             if "windows" in self.outputs:
                 raise self.wrong("a sink has a windows output but the pipeline has no window")
             return None
-        keys = tuple(Column(name=column_name(path), path=path, type=self._type_of(path, "string")) for path in config.key)
+        keys = tuple(
+            Column(name=column_name(path), path=path, type=self._type_of(path, "string")) for path in config.key
+        )
         names = [*(key.name for key in keys), *config.aggs]
         if clash := [name for name in names if names.count(name) > 1 or name in _RESERVED]:
             raise self.wrong(f"the window's columns {sorted(set(clash))} are named twice or reserved")
         if odd := [key.path for key in keys if key.type in ("json", "number")]:
-            raise self.wrong(f"cannot group by {odd}: a key must be text, a whole number, a boolean or a timestamp's text")
+            raise self.wrong(
+                f"cannot group by {odd}: a key must be text, a whole number, a boolean or a timestamp's text"
+            )
         parts = ", ".join(access(key.path) for key in keys)
         return WindowPlan(
             config=config,

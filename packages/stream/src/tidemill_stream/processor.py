@@ -243,7 +243,9 @@ def _letter(message: Message, fault: Fault) -> DeadLetter:
     headers = message.headers()
     text = None
     if headers:
-        plain = [[name, None if value is None else value.decode("utf-8", "backslashreplace")] for name, value in headers]
+        plain = [
+            [name, None if value is None else value.decode("utf-8", "backslashreplace")] for name, value in headers
+        ]
         text = orjson.dumps(plain).decode().replace("\\u0000", "\\\\0")
     return DeadLetter(
         offset=message.offset(),

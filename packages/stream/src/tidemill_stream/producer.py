@@ -206,11 +206,11 @@ def watermarks(servers: str, topic: str, *, properties: Mapping[str, Any] | None
         consumer.close()
 
 
-def _held(
-    servers: str, topic: str, numbers: list[int], properties: Mapping[str, Any] | None
-) -> dict[int, int]:
+def _held(servers: str, topic: str, numbers: list[int], properties: Mapping[str, Any] | None) -> dict[int, int]:
     spans = watermarks(servers, topic, properties=properties)
     for number, (low, _) in spans.items():
         if low != 0:
-            raise DeliveryFailed(f"{topic}[{number}] begins at offset {low}: what was published before is not all there")
+            raise DeliveryFailed(
+                f"{topic}[{number}] begins at offset {low}: what was published before is not all there"
+            )
     return {number: spans.get(number, (0, 0))[1] for number in numbers}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidemill_stream.config import PipelineConfig
-from tidemill_stream.errors import OffsetLost, TopicMissing, TopicRecreated
+from tidemill_stream.errors import OffsetLost, TopicEmptied, TopicMissing, TopicRecreated
 from tidemill_stream.progress import Claim, Partition, Progress
 from tidemill_stream.source import TopicLog
 
@@ -67,6 +67,30 @@ def decide(
     return start
 
 
+def claims_for(
+    config: PipelineConfig, logs: Sequence[TopicLog], stored: Stored, partitions: Sequence[Partition]
+) -> dict[Partition, Claim]:
+    """Decide how to claim partitions that a service was assigned, whether or not they have work now.
+
+    Raises:
+        TopicEmptied: A topic is empty after having been processed; its next records will be other ones.
+        StreamError: As `decide`.
+    """
+    start = decide(config, logs, stored)
+    if start.vanished:
+        raise TopicEmptied(start.vanished[0])
+    by_topic = {log.topic: log for log in logs}
+    claims = {}
+    for partition in partitions:
+        log = by_topic[partition.topic]
+        low, high = log.spans.get(partition.number, (0, 0))
+        is_new = not any(partition in sink for sink in stored)
+        fresh = high if config.source.start == "latest" and is_new else low
+        claim = Claim(start=fresh, incarnation=log.incarnation(partition.number), log_end=high)
+        claims[partition] = start.claims.get(partition, claim)
+    return claims
+
+
 Known = Mapping[Partition, Sequence[Progress]]
 
 
@@ -83,9 +107,7 @@ def _difference(log: TopicLog, known: Known) -> str | None:
     return None
 
 
-def _vanished(
-    config: PipelineConfig, log: TopicLog, known: Known, sinks: int, start: Start, *, flush: bool
-) -> None:
+def _vanished(config: PipelineConfig, log: TopicLog, known: Known, sinks: int, start: Start, *, flush: bool) -> None:
     """Accept an emptied topic if nothing of it was left to do; open windows can be closed without it."""
     for partition, each in sorted(known.items()):
         if len({one.position for one in each}) > 1 or len(each) < sinks or not all(one.is_drained for one in each):
@@ -111,9 +133,7 @@ def _restart(log: TopicLog, known: Known, start: Start) -> None:
     start.restarted.append(log.topic)
 
 
-def _go_on(
-    config: PipelineConfig, log: TopicLog, known: Known, sinks: int, start: Start, *, flush: bool
-) -> None:
+def _go_on(config: PipelineConfig, log: TopicLog, known: Known, sinks: int, start: Start, *, flush: bool) -> None:
     for number, (low, high) in sorted(log.spans.items()):
         partition = Partition(log.topic, number)
         held = known.get(partition, ())

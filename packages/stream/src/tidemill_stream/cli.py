@@ -1,0 +1,241 @@
+"""`tidemill stream`: check, run, drain and look at pipelines, and handle their dead letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tidemill_stream.config import PipelineConfig, PipelinesConfig
+    from tidemill_stream.plan import Plan
+
+_FILE = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this pipeline of the file; may be repeated.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def stream() -> None:
+    """Kafka to PostgreSQL or an object store: validate, filter, window, exactly once."""
+
+
+@stream.command()
+@_FILE
+@_JSON
+def validate(config: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes options by name
+    """Check a file of pipelines: names, schemas, conditions, columns, windows."""
+    plans = _plans(config, ())
+    found: list[dict[str, Any]] = [
+        {
+            "pipeline": plan.config.name,
+            "topics": plan.config.source.topics,
+            "outputs": {name: schema.names for name, schema in plan.arrow_schemas.items()},
+            "typed_decoder": plan.decoder.fast is not None,
+        }
+        for plan in plans
+    ]
+    if as_json:
+        _print_json(found)
+        return
+    for each in found:
+        click.echo(f"{each['pipeline']}: {', '.join(each['topics'])} -> {', '.join(each['outputs'])}")
+
+
+@stream.command()
+@_FILE
+@_ONLY
+@_JSON
+@click.option("--takeover", is_flag=True, help="Drain although a live service holds the pipeline; it is fenced.")
+def drain(config: Path, only: tuple[str, ...], takeover: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Process everything that is in the topics now, exactly once, and stop."""
+    from tidemill_core.lifecycle import stop_on_signals
+
+    from tidemill_stream.draining import drain as run_drain
+    from tidemill_stream.sinks._base import sink_context
+
+    results = []
+    with stop_on_signals() as stop:
+        for plan in _plans(config, only):
+            results.append(run_drain(plan, _servers(plan.config), sink_context(plan), stop=stop, takeover=takeover))
+    if as_json:
+        _print_json([result.as_dict() for result in results])
+        return
+    for result in results:
+        if not result.did_work:
+            click.echo(f"{result.pipeline}: nothing new, {result.totals.consumed} records were processed before")
+            continue
+        done = result.done
+        click.echo(
+            f"{result.pipeline}: {done.consumed} records in {result.seconds:.1f} s: {done.rows} rows, "
+            f"{done.filtered} filtered, {done.invalid} invalid, {done.late} late, {done.windows} windows"
+        )
+
+
+@stream.command()
+@_FILE
+@_ONLY
+@click.option("--health-port", type=int, default=None, help="Serve /livez, /readyz, /metrics, /status here; 0 = any.")
+@click.option("--health-host", default="127.0.0.1", show_default=True, help="Address of the health server.")
+def run(config: Path, only: tuple[str, ...], health_port: int | None, health_host: str) -> None:
+    """Run the pipelines as services, one process each, until told to stop (SIGTERM)."""
+    from tidemill_core.lifecycle import stop_on_signals
+
+    from tidemill_stream.supervisor import command_for, supervise
+
+    pipelines = _chosen(_load(config), only)
+    if len(pipelines) == 1:
+        _run_one(config, pipelines[0].name, health_host, health_port)
+        return
+    ports = {each.name: (health_port + index if health_port else health_port) for index, each in enumerate(pipelines)}
+    commands = {
+        name: command_for(
+            str(config), name, "--health-host", health_host, *(["--health-port", str(port)] if port is not None else [])
+        )
+        for name, port in ports.items()
+    }
+    with stop_on_signals() as stop:
+        code = supervise(commands, stop)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _run_one(config: Path, name: str, host: str, port: int | None) -> None:
+    from tidemill_core.lifecycle import Shutdown, stop_on_signals
+    from tidemill_core.telemetry.health import HealthServer
+
+    from tidemill_stream.sinks._base import sink_context
+    from tidemill_stream.worker import LEASE_S, Worker
+
+    (plan,) = _plans(config, (name,))
+    with stop_on_signals() as stop, Shutdown() as shutdown:
+        worker = Worker(plan, _servers(plan.config), sink_context(plan, lease_s=LEASE_S), stop=stop)
+        if port is not None:
+            health = HealthServer(
+                host, port, {"stream": worker.ready}, live={"loop": worker.live}, status=worker.status
+            ).start()
+            shutdown.push("health", health.stop, deadline_s=2)
+            click.echo(f"{name}: health on {health.url}", err=True)
+        worker.run()
+
+
+@stream.command()
+@_FILE
+@_ONLY
+@_JSON
+def status(config: Path, only: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001
+    """Show how far each pipeline is, as its checkpoints tell."""
+    from tidemill_stream.sinks._base import sink_context
+    from tidemill_stream.status import status as read_status
+
+    found = [read_status(plan, sink_context(plan)) for plan in _plans(config, only)]
+    if as_json:
+        _print_json([each.as_dict() for each in found])
+        return
+    for each in found:
+        state = "drained" if each.is_drained else "not started" if not each.partitions else "behind"
+        owner = f", run by {each.owner}" if each.owner else ""
+        click.echo(f"{each.pipeline}: {state}{owner}; {_words(each.totals.as_dict())}")
+        for part in each.partitions:
+            mark = part.watermark.isoformat() if part.watermark else "-"
+            click.echo(
+                f"  {part.topic}[{part.partition}]  offset {part.offset}  lag {part.lag}  "
+                f"open windows {part.open_windows}  watermark {mark}"
+            )
+
+
+@stream.group()
+def dlq() -> None:
+    """List dead letters, and send them again."""
+
+
+_REASON = click.option("--reason", multiple=True, help="Only letters with this reason; may be repeated.")
+
+
+@dlq.command("list")
+@_FILE
+@_ONLY
+@_REASON
+@_JSON
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many each.")
+def list_(config: Path, only: tuple[str, ...], reason: tuple[str, ...], limit: int, as_json: bool) -> None:  # noqa: FBT001
+    """List the dead letters of pipelines."""
+    from itertools import islice
+
+    from tidemill_stream.deadletters import letters
+    from tidemill_stream.sinks._base import sink_context
+
+    found = [
+        {"pipeline": plan.config.name, **each.as_dict()}
+        for plan in _plans(config, only)
+        for each in islice(letters(plan, sink_context(plan), reasons=reason), limit)
+    ]
+    if as_json:
+        _print_json(found)
+        return
+    for each in found:
+        where = f"{each['topic']}[{each['partition']}]@{each['offset']}"
+        click.echo(f"{where}  {each['reason']}  {each['path']}  {each['message']}")
+
+
+@dlq.command("replay")
+@_FILE
+@_ONLY
+@_REASON
+@click.option("--dry-run", is_flag=True, help="Only count what would be sent.")
+def replay_(config: Path, only: tuple[str, ...], reason: tuple[str, ...], dry_run: bool) -> None:  # noqa: FBT001
+    """Publish dead letters to their topics again, once the cause is mended."""
+    from tidemill_stream.deadletters import letters, replay
+    from tidemill_stream.sinks._base import sink_context
+
+    for plan in _plans(config, only):
+        context = sink_context(plan)
+        if dry_run:
+            sent = sum(bool(reason) or each.reason != "late" for each in letters(plan, context, reasons=reason))
+        else:
+            sent = replay(plan, context, _servers(plan.config), reasons=reason)
+        click.echo(f"{plan.config.name}: {sent} {'would be sent' if dry_run else 'sent'}")
+
+
+def _load(path: Path) -> PipelinesConfig:
+    from tidemill_core.config import load
+
+    from tidemill_stream.config import PipelinesConfig
+
+    return load(path, PipelinesConfig)
+
+
+def _chosen(config: PipelinesConfig, only: tuple[str, ...]) -> list[PipelineConfig]:
+    from tidemill_core.errors import ConfigError
+    from tidemill_core.plugins import did_you_mean
+
+    names = [pipeline.name for pipeline in config.pipelines]
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"no pipeline is called {name!r}{did_you_mean(name, names)}")
+    return [pipeline for pipeline in config.pipelines if not only or pipeline.name in only]
+
+
+def _plans(path: Path, only: tuple[str, ...]) -> list[Plan]:
+    from tidemill_stream.plan import Plan
+
+    return [Plan(pipeline, base=path.parent) for pipeline in _chosen(_load(path), only)]
+
+
+def _servers(config: PipelineConfig) -> str:
+    if config.source.bootstrap_servers:
+        return config.source.bootstrap_servers
+    from tidemill_core.embedded import runtime
+
+    return runtime.kafka_bootstrap()
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def _words(values: dict[str, int]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in values.items())
