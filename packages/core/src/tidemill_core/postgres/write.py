@@ -50,9 +50,14 @@ def create_table(
 
 
 def create_schema(conn: psycopg.Connection[Any], schema: str) -> None:
-    """Create a PostgreSQL schema if it is not there (which needs no right to create one)."""
+    """Create a PostgreSQL schema if it is not there (which needs no right to create one).
+
+    In a transaction of the caller's, sessions that create the same schema wait for each other:
+    ``IF NOT EXISTS`` alone lets one of two fail. Every package takes the same lock.
+    """
     found = conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone()
     if found is None:
+        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidemill:schema:{schema}",))
         conn.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}".encode())
 
 

@@ -20,6 +20,7 @@ from tidemill_core.postgres import (
     postgres_errors,
     redact,
 )
+from tidemill_core.postgres.write import create_schema
 
 from tidemill_ingest_api.errors import SchemaConflict, StoreBusy, StoreUnavailable
 from tidemill_ingest_api.query import Dialect, Select, where
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 _STATE_DDL = """
+SELECT pg_advisory_xact_lock(hashtextextended('tidemill:schema:tidemill_ingest', 0));
 CREATE SCHEMA IF NOT EXISTS tidemill_ingest;
 CREATE TABLE IF NOT EXISTS tidemill_ingest.streams (
   source text, stream text, table_name text NOT NULL, fingerprint text NOT NULL,
@@ -318,7 +320,7 @@ class PostgresWriter:
         name = TableName.parse(self._table.table)
         wanted = {column: kind.postgres for column, kind in zip(self._table.columns, self._table.kinds, strict=True)}
         wanted |= {EXTRA: "jsonb", DOC: "text", LOADED_AT: "timestamptz", VERSION: "bigint"}
-        self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_rows.quote(name.schema)}")
+        create_schema(self._connection, name.schema)
         exists = _one(self._connection, "SELECT to_regclass(%s) IS NOT NULL", (name.quoted,))[0]
         if not exists:
             columns = ", ".join(f"{_rows.quote(column)} {type_}" for column, type_ in wanted.items())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill_core.postgres import CopyWriter, TableName, connect, create_table, postgres_errors
 from tidemill_core.postgres.types import column_types
+from tidemill_core.postgres.write import create_schema
 
 from tidemill_stream.config import PostgresSinkConfig, sink_name
 from tidemill_stream.errors import Fenced
@@ -113,7 +114,7 @@ class PostgresSink:
         with postgres_errors(f"create {table}"), conn.transaction():
             if not self._has_positions(conn):
                 conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidemill:{table}",))
-                conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{table.schema}"'.encode())
+                create_schema(conn, table.schema)
                 conn.execute(_sql(_POSITIONS, table))
 
     def read(self, topics: Sequence[str]) -> dict[Partition, Progress]:
