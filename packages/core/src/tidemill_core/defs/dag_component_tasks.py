@@ -111,7 +111,7 @@ def _fitted(
     outputs = set(assets.node_keys_by_output_name.values())
     wanted = dict.fromkeys(dep.asset_key for spec in specs for dep in spec.deps)
     added = [key for key in wanted if key not in inputs.values() and key not in outputs]
-    names = {key: f"needs_{'__'.join(key.path)}" for key in added}
+    names = {key: f"needs_{key.to_python_identifier()}" for key in added}
     changed = dg.OpDefinition(
         name=op.name,
         compute_fn=op.compute_fn,
