@@ -60,7 +60,7 @@ class FakeApi:
         self._held: tuple[int, threading.Event, threading.Event] | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def base_url(self) -> str:
@@ -133,7 +133,7 @@ class FakeApi:
             body["next"] = None if is_last else f"{self.base_url}/next?page={page}"
         elif route == "/cursor":
             body["next"] = None if is_last else str(following)
-        elif self.has_total:
+        elif self.has_total and isinstance(body, dict):
             body |= {"total": len(self.records), "pages": -(-len(self.records) // self.per_page)}
         encoded = json.dumps(body).encode()
         if self.has_etags:

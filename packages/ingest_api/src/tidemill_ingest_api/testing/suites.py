@@ -75,8 +75,8 @@ class StoreSuite:
         with store.writer(SPEC) as writer:
             written = writer.commit(commit_of(record("x", 1), record("y", 2, None)))
 
-        assert (2, 0) == (written.inserted, written.updated)
-        assert 2 == store.count(SPEC)
+        assert (written.inserted, written.updated) == (2, 0)
+        assert store.count(SPEC) == 2
         assert rows_of(record("y", 2, None))[0][-1] == store.get(SPEC, ("y", 2))
 
     def test_a_missing_key_or_table_reads_as_nothing(self, store: Store) -> None:
@@ -84,7 +84,7 @@ class StoreSuite:
         with store.writer(SPEC) as writer:
             writer.commit(commit_of(record("x", 1)))
 
-        assert (None, 0, 0, None) == before
+        assert before == (None, 0, 0, None)
         assert store.get(SPEC, ("x", 2)) is None
 
     def test_equal_rows_are_not_rewritten_and_keep_the_version(self, store: Store) -> None:
@@ -92,7 +92,7 @@ class StoreSuite:
             first = writer.commit(commit_of(record("x", 1), record("x", 2)))
             second = writer.commit(commit_of(record("x", 1), record("x", 2), load_id="2"))
 
-        assert (0, 0) == (second.inserted, second.updated)
+        assert (second.inserted, second.updated) == (0, 0)
         assert first.version == second.version == store.version(SPEC)
 
     def test_a_changed_row_is_updated_and_raises_the_version(self, store: Store) -> None:
@@ -100,7 +100,7 @@ class StoreSuite:
             first = writer.commit(commit_of(record("x", 1), record("x", 2)))
             second = writer.commit(commit_of(record("x", 1, 9.0), record("x", 3), load_id="2"))
 
-        assert (1, 1) == (second.inserted, second.updated)
+        assert (second.inserted, second.updated) == (1, 1)
         assert second.version > first.version
         assert b'"heat":9.0' in (store.get(SPEC, ("x", 1)) or b"")
 
@@ -109,7 +109,7 @@ class StoreSuite:
             writer.commit(commit_of(record("x", 1, 2.0, second=5)))
             late = writer.commit(commit_of(record("x", 1, 1.0, second=4), load_id="2"))
 
-        assert 0 == late.updated
+        assert late.updated == 0
         assert b'"heat":2.0' in (store.get(SPEC, ("x", 1)) or b"")
 
     def test_state_is_what_the_last_commit_said(self, store: Store) -> None:
@@ -127,13 +127,13 @@ class StoreSuite:
         page = PageState(key="/p", etag='"e"', last_modified=None, next=None, records=1)
         with store.writer(SPEC) as writer:
             writer.commit(commit_of(record("x", 1)))
-            with pytest.raises(Exception, match="."):  # noqa: B017, PT011  # whatever the driver says
+            with pytest.raises(Exception, match="."):  # whatever the driver says
                 writer.commit(commit_of(record("x", 2), pages=[page], cursor="9", facts={"bad": object()}))
 
         state = store.state(SPEC)
-        assert 1 == store.count(SPEC)
+        assert store.count(SPEC) == 1
         assert state is not None
-        assert (None, {}) == (state.cursor, dict(state.pages))
+        assert (state.cursor, dict(state.pages)) == (None, {})
 
     def test_new_fields_extend_the_table_and_forget_the_state(self, store: Store) -> None:
         page = PageState(key="/p", etag='"e"', last_modified=None, next=None, records=1)
@@ -143,8 +143,8 @@ class StoreSuite:
         with store.writer(wider) as writer:
             state = writer.state()
 
-        assert (None, {}) == (state.cursor, dict(state.pages))
-        assert 1 == store.count(wider)
+        assert (state.cursor, dict(state.pages)) == (None, {})
+        assert store.count(wider) == 1
 
     def test_an_emptied_table_forgets_the_state(self, store: Store) -> None:
         page = PageState(key="/p", etag='"e"', last_modified=None, next=None, records=1)
@@ -153,7 +153,7 @@ class StoreSuite:
         with store.writer(SPEC) as writer:
             state = writer.state()
 
-        assert (None, {}) == (state.cursor, dict(state.pages))
+        assert (state.cursor, dict(state.pages)) == (None, {})
 
     def test_a_column_of_another_type_is_refused(self, store: Store) -> None:
         other = replace(SPEC, columns={**SPEC.columns, "heat": "string"})
@@ -176,7 +176,7 @@ class StoreSuite:
         with store.writer(SPEC, wait_s=0.0) as writer:
             written = writer.commit(commit_of(record("x", 1)))
 
-        assert 1 == written.inserted
+        assert written.inserted == 1
 
     def test_filters_answer_alike_on_every_store(self, store: Store) -> None:
         records = [record("JFK", 1, 50.0), record("jfk", 2, None), record("a%b_c", 3, -1.0, is_new=False)]
@@ -209,7 +209,7 @@ class StoreSuite:
             whole = store.select(SPEC, Select(order=parse_order(STREAM, order), limit=100))
             paged = _pages(store, Select(order=parse_order(STREAM, order), limit=7))
 
-            assert 40 == len(set(whole))
+            assert len(set(whole)) == 40
             assert whole == paged, order
 
     def test_texts_sort_by_their_bytes(self, store: Store) -> None:
@@ -226,14 +226,14 @@ class StoreSuite:
             writer.commit(commit_of(record("x", 1), facts={"pages": 1}))
             writer.commit(commit_of(load_id="2", facts={"pages": 2}, finished_at="2026-01-01T00:00:01"))
 
-        assert [("2", 2), ("1", 1)] == [(load.load_id, load.facts["pages"]) for load in store.loads("suite")]
-        assert [] == store.loads("another")
+        assert [(load.load_id, load.facts["pages"]) for load in store.loads("suite")] == [("2", 2), ("1", 1)]
+        assert store.loads("another") == []
 
     def test_no_key_is_repeated(self, store: Store) -> None:
         with store.writer(SPEC) as writer:
             writer.commit(commit_of(record("x", 1), record("x", 2)))
 
-        assert 0 == store.duplicates(SPEC)
+        assert store.duplicates(SPEC) == 0
         store.ping()
 
 
