@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidemill_core.telemetry import get_logger
@@ -11,8 +11,8 @@ from tidemill_lineage.emitters._base import Emitter
 from tidemill_lineage.emitters.json_file import JsonFileEmitter
 from tidemill_lineage.errors import LineageError
 from tidemill_lineage.events import EventLog
-from tidemill_lineage.graph import Graph
-from tidemill_lineage.model import ASSET_SCHEME, Dataset, DatasetUrn, Run, asset_urn
+from tidemill_lineage.graph import Graph, renamed, with_local_names
+from tidemill_lineage.model import ASSET_SCHEME, DatasetUrn, Run, asset_urn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,17 +79,5 @@ def resolved(runs: Iterable[Run], graph: Graph) -> Iterable[Run]:
         if dataset.asset_key and not urn.startswith(ASSET_SCHEME):
             stored.setdefault(asset_urn(dataset.asset_key), []).append(urn)
     names = {alias: urns[0] for alias, urns in stored.items() if len(urns) == 1}
-    for run in runs:
-        yield replace(
-            run,
-            reads=tuple(_renamed(each, names) for each in run.reads),
-            writes=tuple(_renamed(each, names) for each in run.writes),
-            edges=tuple(
-                replace(e, source=names.get(e.source, e.source), target=names.get(e.target, e.target))
-                for e in run.edges
-            ),
-        )
-
-
-def _renamed(dataset: Dataset, names: dict[DatasetUrn, DatasetUrn]) -> Dataset:
-    return replace(dataset, urn=names.get(dataset.urn, dataset.urn))
+    for run in with_local_names(list(runs)):
+        yield renamed(run, names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -186,6 +186,7 @@ def merge(graph: Graph, runs: Iterable[Run]) -> Graph:
         A new graph; merging the same runs again returns an equal one.
     """
     done = sorted((run for run in runs if run.state == "COMPLETE"), key=lambda run: (run.ended_at, run.id, run.job))
+    done = with_local_names(done)
     datasets, jobs = dict(graph.datasets), dict(graph.jobs)
     described: dict[DatasetUrn, str] = {}
     for run in done:
@@ -208,6 +209,33 @@ def merge(graph: Graph, runs: Iterable[Run]) -> Graph:
     found |= _asset_links(stored, renamed_sets, found)
     found |= _job_links(renamed, found)
     return Graph(dict(sorted(renamed_sets.items())), renamed, tuple(sorted(found)))
+
+
+def with_local_names(runs: Sequence[Run]) -> list[Run]:
+    """Replace ``asset://key`` in a job's runs by the stored dataset of that asset that the same job read or wrote."""
+    stored: dict[tuple[str, str], dict[DatasetUrn, set[DatasetUrn]]] = {}
+    for run in runs:
+        for dataset in (*run.reads, *run.writes):
+            if dataset.asset_key and not dataset.urn.startswith(ASSET_SCHEME):
+                known = stored.setdefault((run.id, run.job), {})
+                known.setdefault(asset_urn(dataset.asset_key), set()).add(dataset.urn)
+    found = []
+    for run in runs:
+        known = stored.get((run.id, run.job), {})
+        found.append(renamed(run, {alias: next(iter(urns)) for alias, urns in known.items() if len(urns) == 1}))
+    return found
+
+
+def renamed(run: Run, names: Mapping[DatasetUrn, DatasetUrn]) -> Run:
+    """Replace URNs everywhere in a run."""
+    if not names:
+        return run
+    return replace(
+        run,
+        reads=tuple(replace(each, urn=names.get(each.urn, each.urn)) for each in run.reads),
+        writes=tuple(replace(each, urn=names.get(each.urn, each.urn)) for each in run.writes),
+        edges=tuple(_rename_edge(each, names) for each in run.edges),
+    )
 
 
 def _merge_edges(edges: Iterable[Edge], runs: Iterable[Run], names: Mapping[DatasetUrn, DatasetUrn]) -> set[Edge]:

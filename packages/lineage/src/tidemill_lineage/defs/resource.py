@@ -94,7 +94,7 @@ class LineageResource(dg.ConfigurableResource[Any]):
             try:
                 values = inspect.signature(function).bind(*given, **named).arguments
                 held = [(urn, values.get(name)) for name, urn in urns.items()]
-                self._record(context, result, held, target, function, started_at)
+                self._record(context, result, held, target, started_at)
             except Exception as error:  # lineage is never worth the asset; it says what was lost
                 get_logger(__name__).warning("lineage_failed", asset=target, error=repr(error))
                 context.log.warning(f"no lineage of {target.removeprefix(ASSET_SCHEME)}: {error!r}")
@@ -108,10 +108,9 @@ class LineageResource(dg.ConfigurableResource[Any]):
         result: Any,
         inputs: list[tuple[DatasetUrn, Any]],
         target: DatasetUrn,
-        function: Callable[..., Any],
         started_at: float,
     ) -> None:
-        run = _run(context, result, inputs, target, function, started_at)
+        run = _run(context, result, inputs, target, started_at)
         self.log().append(run)
         methods = sorted({edge.method for edge in run.edges})
         metadata = column_metadata_of(run, ", ".join(methods))
@@ -130,12 +129,11 @@ def _run(
     result: Any,
     inputs: list[tuple[DatasetUrn, Any]],
     target: DatasetUrn,
-    function: Callable[..., Any],
     started_at: float,
 ) -> "Run":
     from tidemill_lineage.observed import Call, Spec, to_run
 
-    job = target.removeprefix(ASSET_SCHEME) if target.startswith(ASSET_SCHEME) else function.__qualname__
+    job = context.op_execution_context.op_def.name  # as the IO managers name what they announce
     spec = Spec(job=job, output=target, inputs=())
     call = Call(spec=spec, run_id=context.run_id, inputs=tuple(inputs), started_at=started_at)
     call.finish((result,), None, time.time())
