@@ -52,11 +52,13 @@ def create_table(
 def create_schema(conn: psycopg.Connection[Any], schema: str) -> None:
     """Create a PostgreSQL schema if it is not there (which needs no right to create one).
 
-    In a transaction of the caller's, sessions that create the same schema wait for each other:
-    ``IF NOT EXISTS`` alone lets one of two fail. Every package takes the same lock.
+    Sessions that create the same schema wait for each other: ``IF NOT EXISTS`` alone lets one of
+    two fail. Every package takes the same lock; in a transaction of the caller's until its end.
     """
     found = conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone()
-    if found is None:
+    if found is not None:
+        return
+    with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidemill:schema:{schema}",))
         conn.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}".encode())
 
