@@ -21,7 +21,11 @@ def store_url(request, tmp_path):
 
 def fetch(mode, at, url, api):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), mode, str(at), url, api.base_url], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, str(SCRIPT), mode, str(at), url, api.base_url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     return done.returncode, done.stdout
 
@@ -59,7 +63,17 @@ def test_killed_while_a_page_is_awaited_the_command_run_again_finishes(store_url
     config.write_text(json.dumps(SOURCE))
     with FakeApi(RECORDS) as api:
         environment = {**os.environ, "UPSTREAM": api.base_url}
-        command = [sys.executable, "-m", "tidemill_core.cli", "ingest", "run", str(config), "--store", store_url, "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "tidemill_core.cli",
+            "ingest",
+            "run",
+            str(config),
+            "--store",
+            store_url,
+            "--json",
+        ]
         command[1:3] = ["-c", "from tidemill_core.cli import main; main()"]
         arrived, release = api.hold(page=page)
         victim = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

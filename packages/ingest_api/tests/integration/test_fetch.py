@@ -156,7 +156,9 @@ def test_a_full_last_page_is_read_again_where_304_tells_no_link(sqlite):
     class Terse(FakeApi):
         def answer(self, path, headers):
             found = super().answer(path, headers)
-            return Answer(status=304, headers={"ETag": found.headers["ETag"]}, body=b"") if found.status == 304 else found
+            return (
+                Answer(status=304, headers={"ETag": found.headers["ETag"]}, body=b"") if found.status == 304 else found
+            )
 
     with Terse(records(8)) as api:
         run(api, sqlite)
@@ -282,7 +284,10 @@ def test_a_bad_record_stops_the_fetch_or_is_counted_as_declared(sqlite):
 
 
 def test_of_records_with_the_same_key_the_one_with_the_later_cursor_wins(store):
-    twice = [{"id": 1, "name": "new", "at": "2026-01-01T00:00:09Z"}, {"id": 1, "name": "old", "at": "2026-01-01T00:00:01Z"}]
+    twice = [
+        {"id": 1, "name": "new", "at": "2026-01-01T00:00:09Z"},
+        {"id": 1, "name": "old", "at": "2026-01-01T00:00:01Z"},
+    ]
     for per_page in (1, 2):
         with FakeApi(twice, per_page=per_page, has_etags=False) as api:
             report = run(api, store, cursor={"field": "at"}, batch_rows=1)

@@ -124,7 +124,13 @@ def test_json_cut_short_is_tried_again_and_other_text_is_not():
 
 @pytest.mark.parametrize(
     "target",
-    ["https://evil.example.net/x", "http://api.example.org/x", "https://api.example.org:444/x", "file:///etc/passwd", "//evil.example.net/x"],
+    [
+        "https://evil.example.net/x",
+        "http://api.example.org/x",
+        "https://api.example.org:444/x",
+        "file:///etc/passwd",
+        "//evil.example.net/x",
+    ],
 )
 def test_redirects_never_leave_the_allowed_hosts(target):
     client, transport = client_of(respond(302, location=target), respond(200))

@@ -53,7 +53,9 @@ def test_two_streams_must_not_share_a_name_or_a_table():
 
 def test_faults_of_a_file_name_their_lines(tmp_path):
     path = tmp_path / "s.yaml"
-    path.write_text("source: x\nbase_url: http://h\nstreams:\n  - name: s\n    primry_key: [id]\n    fields: {id: int64}\n")
+    path.write_text(
+        "source: x\nbase_url: http://h\nstreams:\n  - name: s\n    primry_key: [id]\n    fields: {id: int64}\n"
+    )
 
     with pytest.raises(ConfigFaults) as caught:
         load_source(str(path))

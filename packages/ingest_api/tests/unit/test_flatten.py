@@ -17,7 +17,15 @@ def compiled(fields, **more):
 
 def test_values_take_their_declared_types():
     fields = {"t": "timestamp", "d": "date", "f": "float64", "b": "bool", "s": "string", "e": "epoch_ms"}
-    record = {"id": "7", "t": "2026-01-01T02:00:00+02:00", "d": "2026-01-02T00:00:00+0000", "f": 3, "b": True, "s": 5, "e": 1500}
+    record = {
+        "id": "7",
+        "t": "2026-01-01T02:00:00+02:00",
+        "d": "2026-01-02T00:00:00+0000",
+        "f": 3,
+        "b": True,
+        "s": 5,
+        "e": 1500,
+    }
 
     row = compiled(fields).flatten(record)
 
@@ -85,8 +93,17 @@ def test_a_record_without_a_key_is_refused(record):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00."), max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00."), max_size=5), inner, max_size=3
+        )
+    ),
     max_leaves=8,
 )
 

@@ -111,7 +111,9 @@ def test_tokens_and_urls_in_the_body_are_followed():
 def test_a_token_in_a_header_is_followed():
     paging = config.CursorPaging(type="cursor", header="X-Next")
 
-    assert "http://h/x?cursor=t" == next_url(paging, PageContent(url="http://h/x", headers={"x-next": "t"}, body=[], records=1))
+    assert "http://h/x?cursor=t" == next_url(
+        paging, PageContent(url="http://h/x", headers={"x-next": "t"}, body=[], records=1)
+    )
 
 
 def test_parameters_without_a_cursor_are_left_out_the_first_time():

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_ingest_api.errors import BadQuery
-from tidemill_ingest_api.query import Select, apply_cursor, parse_filter, parse_key, parse_limit, parse_order, sign_cursor
+from tidemill_ingest_api.query import (
+    Select,
+    apply_cursor,
+    parse_filter,
+    parse_key,
+    parse_limit,
+    parse_order,
+    sign_cursor,
+)
 from tidemill_ingest_api.testing.suites import STREAM, record, rows_of
 
 SELECT = Select(order=parse_order(STREAM, "heat"))
@@ -66,7 +74,10 @@ def test_a_cursor_carries_the_last_rows_sort_values():
 
 def test_a_cursor_of_another_key_question_or_table_is_refused():
     cursor = sign_cursor(b"k", STREAM, SELECT, DOC)
-    others = [Select(order=parse_order(STREAM, "-heat")), Select(order=SELECT.order, filters=(parse_filter(STREAM, "number", "eq.1"),))]
+    others = [
+        Select(order=parse_order(STREAM, "-heat")),
+        Select(order=SELECT.order, filters=(parse_filter(STREAM, "number", "eq.1"),)),
+    ]
 
     with pytest.raises(BadQuery):
         apply_cursor(b"another", STREAM, SELECT, cursor)
