@@ -65,7 +65,7 @@ def lineage_asset(config: LineageConfig) -> dg.AssetsDefinition:
         page = config.html or path.with_suffix(".html")
         with dagster_errors():
             found = collect(
-                resource.log(), path, run_id=context.run_id, page=page, emitters=resource.push_targets(),
+                resource.log(), path, run_id=context.run.run_id, page=page, emitters=resource.push_targets(),
                 keep_runs=config.keep_runs,
             )  # fmt: skip
         if config.strict and found.failed:

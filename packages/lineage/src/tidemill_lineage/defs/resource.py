@@ -57,11 +57,11 @@ class LineageResource(dg.ConfigurableResource[Any]):
         return found
 
     def tracer(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> "Tracer":
-        """Make a tracer whose runs are this Dagster run's; use its `trace` and `run(..., run_id=context.run_id)`."""
+        """Make a tracer whose runs are this Dagster run's; use its `trace` and `run(..., run_id=context.run.run_id)`."""
         from tidemill_lineage.tracer import Tracer
 
         tracer = Tracer([self.log()])
-        tracer.default_run(context.run_id)
+        tracer.default_run(context.run.run_id)
         return tracer
 
     def traced(
@@ -135,7 +135,7 @@ def _run(
 
     job = context.op_execution_context.op_def.name  # as the IO managers name what they announce
     spec = Spec(job=job, output=target, inputs=())
-    call = Call(spec=spec, run_id=context.run_id, inputs=tuple(inputs), started_at=started_at)
+    call = Call(spec=spec, run_id=context.run.run_id, inputs=tuple(inputs), started_at=started_at)
     call.finish((result,), None, time.time())
     return to_run(call)
 
