@@ -112,6 +112,7 @@ def sync_keys(
     source: ObjectStore | None = None,
     target: ObjectStore | None = None,
     run_id: str | None = None,
+    stop: StopToken | None = None,
 ) -> SyncResult:
     """Reconcile single keys, whatever happened to them: an event is only a hint that a key is dirty.
 
@@ -129,7 +130,7 @@ def sync_keys(
         _apply(session, (action for key in wanted if (action := _decided(session, key)) is not None))
         _settle(session)
 
-    with opened(config, source=source, target=target) as session:
+    with opened(config, source=source, target=target, stop=stop) as session:
         return _recorded(session, run_id or uuid.uuid4().hex, run)
 
 

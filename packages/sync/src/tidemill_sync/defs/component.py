@@ -99,7 +99,7 @@ def sync_in_dagster(context: dg.AssetExecutionContext, config: SyncAssetConfig) 
     """Mirror, compare, and tell Dagster what was done."""
     with dagster_errors():
         source, target = _store(context, config.source), _store(context, config.target)
-        result = sync(config, source=source, target=target, run_id=context.run_id)
+        result = sync(config, source=source, target=target, run_id=context.run.run_id)
         report = None
         if config.check != "off":
             report = verify(config, content=config.check == "content", source=source, target=target)
