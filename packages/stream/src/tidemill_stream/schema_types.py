@@ -35,6 +35,9 @@ _SAFE_PATTERN = re.compile(
     r"(?:[A-Za-z0-9_ /:@,=^$|()*+?-]|\\[d.+*?()\[\]{}|^$/-]|\{\d+(?:,\d*)?\}|\[\^?(?:[A-Za-z0-9_ ./:@,+]|\\[d-]|-)+\])*"
 )
 
+_OTHER_GROUP = re.compile(r"\(\?(?!:)|[*+?}]\+")
+"""Groups with flags, look-around, possessive quantifiers: not the same, or not there, in ECMA."""
+
 
 class NotCompilable(Exception):
     """The schema has a part that no stricter type expresses; the full validator does all the work."""
@@ -184,7 +187,7 @@ def _string(schema: Mapping[str, Any]) -> Any:
 
 def _python_pattern(pattern: Any) -> str:
     """Rewrite an ECMA pattern whose every part means the same in Python: ASCII digits, `$` only at the very end."""
-    if not isinstance(pattern, str) or not _SAFE_PATTERN.fullmatch(pattern):
+    if not isinstance(pattern, str) or not _SAFE_PATTERN.fullmatch(pattern) or _OTHER_GROUP.search(pattern):
         raise NotCompilable(f"pattern {pattern!r}")
     text, index, inside = "", 0, False
     while index < len(pattern):

@@ -39,16 +39,16 @@ class Lane:
     log_end: int = 0
 
     def leader(self) -> Progress | None:
-        """Find the sink that is furthest ahead of the processor; None if none is ahead."""
+        """Find the sink that is furthest ahead of the last commit; None if all stand there."""
         best = max(self.sinks.values(), key=lambda progress: progress.position)
-        return best if best.position > self.processor.position else None
+        return best if best.position > self.processor.base.position else None
 
     def cut(self) -> int | None:
-        """Tell the next offset at which to stop because a sink that is ahead stands there, or was flushed there."""
+        """Tell the next offset at which to commit because a sink that is ahead stands there, or was flushed there."""
         if (leader := self.leader()) is None:
             return None
-        position = self.processor.position
-        stops = [each.offset for each in self.sinks.values() if each.position > position]
+        committed = self.processor.base.position
+        stops = [each.offset for each in self.sinks.values() if each.position > committed]
         stops += leader.flushes[len(self.processor.flushes) :][:1]
         return min(stops)
 
