@@ -125,7 +125,7 @@ def _fitted(
         required_resource_keys=set(op.required_resource_keys),
         tags={**op.tags, **step_tags(step)},
         retry_policy=retry_policy(step.retry) or op.retry_policy,
-        code_version=op.version,
+        code_version=op._version,  # noqa: SLF001 - the public name is deprecated
         pool=step.task.pool or op.pool,
     )
     attributes = {

@@ -105,9 +105,11 @@ def retry_policy(rule: RetrySpec | None) -> dg.RetryPolicy | None:
     """Make Dagster's policy of a retry rule."""
     if rule is None or rule.count == 0:
         return None
+    if rule.delay_s == 0:
+        return dg.RetryPolicy(max_retries=rule.count)
     backoff = {"constant": None, "linear": dg.Backoff.LINEAR, "exponential": dg.Backoff.EXPONENTIAL}[rule.backoff]
     jitter = {"none": None, "full": dg.Jitter.FULL, "plus_minus": dg.Jitter.PLUS_MINUS}[rule.jitter]
-    return dg.RetryPolicy(max_retries=rule.count, delay=rule.delay_s or None, backoff=backoff, jitter=jitter)
+    return dg.RetryPolicy(max_retries=rule.count, delay=rule.delay_s, backoff=backoff, jitter=jitter)
 
 
 def _scopes(plan: TaskPlan, context: Context) -> dict[str, Any]:
@@ -117,14 +119,14 @@ def _scopes(plan: TaskPlan, context: Context) -> dict[str, Any]:
     used = {parts[1] for parts in references(texts) if parts[0] == "outputs"}
     if task.when:
         used |= {parts[1] for parts in condition_references(task.when) if parts[0] == "outputs"}
-    run = {"id": context.run_id, "dag": plan.dag, "task": task.name}
+    run = {"id": context.run.run_id, "dag": plan.dag, "task": task.name}
     return {
         "params": getattr(context.resources, plan.params_key) if plan.params_key else {},
         "matrix": plan.step.matrix,
         "run": run,
         "partition": {"key": partition} if partition else {},
         "outputs": {
-            name: dag_outputs.read(context.instance, context.run_id, plan.sources[name], partition=partition)
+            name: dag_outputs.read(context.instance, context.run.run_id, plan.sources[name], partition=partition)
             for name in used
         },
     }
@@ -132,7 +134,7 @@ def _scopes(plan: TaskPlan, context: Context) -> dict[str, Any]:
 
 def _run(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[str, Any]:
     task = plan.step.task
-    own = {"TIDEMILL_DAG": plan.dag, "TIDEMILL_TASK": plan.step.name, "TIDEMILL_RUN_ID": context.run_id}
+    own = {"TIDEMILL_DAG": plan.dag, "TIDEMILL_TASK": plan.step.name, "TIDEMILL_RUN_ID": context.run.run_id}
     partition = {"TIDEMILL_PARTITION": scopes["partition"]["key"]} if scopes["partition"] else {}
     env = {name: str(value) for name, value in render(task.env, scopes).items()}
     run = render(task.run, scopes)

@@ -338,11 +338,14 @@ def _schedule(
 
     def requests(context: dg.ScheduleEvaluationContext) -> Any:
         if partitions is None:
-            return dg.RunRequest()
-        if isinstance(partitions, dg.StaticPartitionsDefinition):
-            return [dg.RunRequest(partition_key=key) for key in partitions.get_partition_keys()]
-        last = _last_partition(partitions, context.scheduled_execution_time)
-        return dg.RunRequest(partition_key=last) if last else dg.SkipReason("no partition is complete yet")
+            yield dg.RunRequest()
+        elif isinstance(partitions, dg.StaticPartitionsDefinition):
+            tick = context.scheduled_execution_time.isoformat()
+            keys = partitions.get_partition_keys()
+            yield from (dg.RunRequest(run_key=f"{tick} {key}", partition_key=key) for key in keys)
+        else:
+            last = _last_partition(partitions, context.scheduled_execution_time)
+            yield dg.RunRequest(partition_key=last) if last else dg.SkipReason("no partition is complete yet")
 
     return dg.ScheduleDefinition(
         name=f"{spec.name}_schedule",

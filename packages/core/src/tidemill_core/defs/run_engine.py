@@ -11,7 +11,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.events import DagsterEvent
 from dagster._core.execution import context_creation_job
 from dagster._core.execution.api import create_execution_plan, execute_run_iterator
-from dagster._core.execution.compute_logs import redirect_to_file
+from dagster._core.execution.compute_logs import redirect_stream, redirect_to_file
 from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.storage.compute_log_manager import CapturedLogContext
@@ -105,7 +105,8 @@ def quiet_logs(instance: dg.DagsterInstance) -> Iterator[None]:
         instance._compute_log_manager = _FileLogs(manager._base_dir)  # noqa: SLF001 - there is no public way
     module.default_system_loggers = lambda _instance: []
     try:
-        yield
+        with redirect_stream(sys.stderr, sys.stdout):
+            yield  # what is not captured must not mix with the command's result
     finally:
         instance._compute_log_manager = manager  # noqa: SLF001 - as above
         module.default_system_loggers = loggers
