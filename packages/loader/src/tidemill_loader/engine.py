@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 ROWS = counter("tidemill_loader_rows_total", "Rows read from files, by table and outcome.", ("table", "outcome"))
+LOCK_WAIT_S = 10.0
+"""How long to wait for another loader of the table; the server may take a moment to notice that one was killed."""
 RETRY = RetryPolicy(attempts=5, delay_s=0.5, max_delay_s=10)
 
 
@@ -136,7 +138,7 @@ def run_load(
     started = time.monotonic()
     plan = plan_load(config, opener=opener)
     stop, progress = stop or StopToken(), progress or NoProgress()
-    with connect(url) as conn, _only_loader(conn, plan):
+    with connect(url) as conn, _only_loader(conn, plan, stop):
         ledgers.prepare(conn)
         work = job_for(plan, conn, force=force)
         with postgres_errors(f"load {config.table}"):
@@ -153,14 +155,22 @@ def run_load(
 
 
 @contextmanager
-def _only_loader(conn: psycopg.Connection[Any], plan: Plan) -> Iterator[None]:
+def _only_loader(conn: psycopg.Connection[Any], plan: Plan, stop: StopToken) -> Iterator[None]:
     """Hold the table's load lock for this session; the server frees it if we die."""
     key = f"tidemill.load {plan.config.target}"
+    give_up_at = time.monotonic() + LOCK_WAIT_S
+    while not _locked(conn, key):
+        if time.monotonic() > give_up_at:
+            raise LoadBusy(plan.config.table)
+        stop.wait(0.2)
+        stop.raise_if_set()
+    yield  # the connection closes with us, and the lock with it
+
+
+def _locked(conn: psycopg.Connection[Any], key: str) -> bool:
     row = conn.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (key,)).fetchone()
     conn.commit()
-    if not (row and row[0]):
-        raise LoadBusy(plan.config.table)
-    yield  # the connection closes with us, and the lock with it
+    return bool(row and row[0])
 
 
 def _work(

@@ -27,6 +27,7 @@ MAX_TEXT = 2_000
 _CREATE = """
 SELECT pg_advisory_xact_lock(hashtextextended('tidemill.load_ledger', 0));
 SELECT pg_advisory_xact_lock(hashtextextended('tidemill:schema:tidemill', 0));
+SELECT 1 FROM pg_namespace LIMIT 1;  -- refreshes the cache that CREATE asks
 CREATE SCHEMA IF NOT EXISTS tidemill;
 CREATE TABLE IF NOT EXISTS tidemill.load_state (
     table_name text PRIMARY KEY, generation text NOT NULL, mode text NOT NULL, state text NOT NULL,

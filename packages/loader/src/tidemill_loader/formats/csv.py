@@ -58,6 +58,7 @@ class CsvFormat:
         head = sample_of(source, 1 << 20)
         read, parse = self._options()
         read.autogenerate_column_names = True
+        parse.invalid_row_handler = lambda _row: "skip"  # only the first row matters here
         try:
             with csv.open_csv(head, read_options=read, parse_options=parse, convert_options=_no_types()) as reader:
                 first = next(iter(reader), None)
