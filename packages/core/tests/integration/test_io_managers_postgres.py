@@ -60,7 +60,7 @@ def test_every_kind_of_frame_becomes_the_table_of_its_key(url: str, value: Any) 
 
 
 def test_every_type_comes_back_as_it_was_for_each_annotation(url: str) -> None:
-    moment = dt.datetime(2013, 1, 2, 3, 4, 5, 678901)
+    moment = dt.datetime(2013, 1, 2, 3, 4, 5, 678901)  # noqa: DTZ001  # a timestamp without zone
     kinds = pl.DataFrame(
         {
             "id": [1, 2, 3],
