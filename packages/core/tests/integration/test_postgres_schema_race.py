@@ -12,6 +12,7 @@ def race(postgres_url, create, sessions: int = 8) -> list[Exception]:
 
     def session() -> None:
         with connect(postgres_url, autocommit=True) as connection:
+            connection.execute("select to_regclass('s0.t'), to_regclass('s1.t'), to_regclass('s2.t'), to_regclass('s3.t')")
             ready.wait(30)
             try:
                 create(connection)
@@ -27,7 +28,9 @@ def race(postgres_url, create, sessions: int = 8) -> list[Exception]:
 
 
 def test_sessions_that_create_one_schema_at_once_all_succeed(postgres_url) -> None:
-    errors = [error for number in range(10) for error in race(postgres_url, lambda c, n=number: create_schema(c, f"s{n}"))]
+    errors = [
+        error for number in range(10) for error in race(postgres_url, lambda c, n=number: create_schema(c, f"s{n}"))
+    ]
 
     assert [] == errors
     with psycopg.connect(postgres_url) as connection:

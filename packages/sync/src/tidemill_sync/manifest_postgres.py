@@ -19,6 +19,7 @@ from tidemill_sync.plan import Entry
 _SCHEMA = """
 SELECT pg_advisory_xact_lock(hashtext('tidemill.sync_entry'));
 SELECT pg_advisory_xact_lock(hashtextextended('tidemill:schema:tidemill', 0));
+SELECT 1 FROM pg_namespace LIMIT 1;  -- refreshes the cache that CREATE asks
 CREATE SCHEMA IF NOT EXISTS tidemill;
 CREATE TABLE IF NOT EXISTS tidemill.sync_entry (
     job text NOT NULL, key text COLLATE "C" NOT NULL, size_bytes bigint NOT NULL, source_etag text, target_etag text,

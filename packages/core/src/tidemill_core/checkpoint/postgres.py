@@ -21,6 +21,7 @@ _TABLE = "tidemill.checkpoint"
 _SCHEMA = f"""
 SELECT pg_advisory_xact_lock(hashtext('{_TABLE}'));
 SELECT pg_advisory_xact_lock(hashtextextended('tidemill:schema:tidemill', 0));
+SELECT 1 FROM pg_namespace LIMIT 1;  -- refreshes the cache that CREATE asks
 CREATE SCHEMA IF NOT EXISTS tidemill;
 CREATE TABLE IF NOT EXISTS {_TABLE} (
     scope text NOT NULL, key text COLLATE "C" NOT NULL, value text NOT NULL,

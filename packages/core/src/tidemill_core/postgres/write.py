@@ -55,12 +55,18 @@ def create_schema(conn: psycopg.Connection[Any], schema: str) -> None:
     Sessions that create the same schema wait for each other: ``IF NOT EXISTS`` alone lets one of
     two fail. Every package takes the same lock; in a transaction of the caller's until its end.
     """
-    found = conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone()
-    if found is not None:
+    if _has_schema(conn, schema):
         return
     with conn.transaction():
         conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidemill:schema:{schema}",))
-        conn.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}".encode())
+        # Looking again is not only for speed: CREATE asks a cache that waiting for the lock did not
+        # refresh and that may still say "no such schema"; reading the catalog refreshes it.
+        if not _has_schema(conn, schema):
+            conn.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}".encode())
+
+
+def _has_schema(conn: psycopg.Connection[Any], schema: str) -> bool:
+    return conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone() is not None
 
 
 def upsert(

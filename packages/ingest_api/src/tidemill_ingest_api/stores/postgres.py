@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _STATE_DDL = """
 SELECT pg_advisory_xact_lock(hashtextextended('tidemill:schema:tidemill_ingest', 0));
+SELECT 1 FROM pg_namespace LIMIT 1;  -- refreshes the cache that CREATE asks
 CREATE SCHEMA IF NOT EXISTS tidemill_ingest;
 CREATE TABLE IF NOT EXISTS tidemill_ingest.streams (
   source text, stream text, table_name text NOT NULL, fingerprint text NOT NULL,
