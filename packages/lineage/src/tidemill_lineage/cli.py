@@ -46,7 +46,9 @@ def show(name: str | None, path: Path | None, *, as_json: bool) -> None:
             {"dataset": each.urn, "asset": each.asset_key, "columns": len(each.columns)}
             for each in graph.datasets.values()
         ]
-        _print(rows, as_json=as_json, line=lambda row: f"{row['asset'] or '-':32} {row['columns']:>4}  {row['dataset']}")
+        _print(
+            rows, as_json=as_json, line=lambda row: f"{row['asset'] or '-':32} {row['columns']:>4}  {row['dataset']}"
+        )
         return
     found = graph.resolve(name)
     edges = [edge for edge in graph.edges if found in _ends_of(edge)]
@@ -187,6 +189,7 @@ def _print(rows: Iterable[Any], *, as_json: bool, line: Callable[[Any], str]) ->
 
 def _path(path: Path | None) -> Path:
     from tidemill_core.settings import Settings
+
     from tidemill_lineage.hooks import lineage_folder
 
     return path or lineage_folder(Settings.from_env()) / "lineage.json"
@@ -216,6 +219,7 @@ def _run_or_file(name: str, path: Path | None) -> Graph:
 def _emitter(where: str, url: str | None) -> Any:
     from tidemill_core.errors import ConfigError
     from tidemill_core.settings import Settings
+
     from tidemill_lineage.emitters._base import open_emitter
 
     settings = Settings.from_env()
@@ -233,9 +237,8 @@ def _emitter(where: str, url: str | None) -> Any:
 def _ends_of(edge: Edge) -> set[str]:
     from tidemill_lineage.model import column_urn
 
-    return {
-        edge.source, edge.target, column_urn(edge.source, edge.source_column), column_urn(edge.target, edge.target_column)
-    }  # fmt: skip
+    ends = ((edge.source, edge.source_column), (edge.target, edge.target_column))
+    return {name for urn, column in ends for name in (urn, column_urn(urn, column))}
 
 
 def _edge(edge: Edge) -> dict[str, str]:

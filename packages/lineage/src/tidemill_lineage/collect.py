@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidemill_core.telemetry import get_logger
+
 from tidemill_lineage.emitters._base import Emitter
 from tidemill_lineage.emitters.json_file import JsonFileEmitter
 from tidemill_lineage.errors import LineageError

@@ -21,7 +21,9 @@ def dump_graph(graph: Graph) -> bytes:
     value = {
         "format": FORMAT,
         "datasets": [dataset_value(each) for each in graph.datasets.values()],
-        "jobs": [{"name": job.name, "reads": list(job.reads), "writes": list(job.writes)} for job in graph.jobs.values()],
+        "jobs": [
+            {"name": job.name, "reads": list(job.reads), "writes": list(job.writes)} for job in graph.jobs.values()
+        ],
         "edges": [edge_value(each) for each in graph.edges],
     }
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -1,13 +1,13 @@
 """What can go wrong with lineage itself; none of it ever reaches the pipeline that is traced.
 
-    LineageError
-    ├── CaptureError        (Permanent) edges could not be read from a plan or a query
-    │   └── UnsupportedPlan (Permanent) a plan node or version we do not read
-    ├── GraphError          (Permanent) a graph document or a query on it is wrong
-    ├── EmitError           a graph store or endpoint refused
-    │   ├── EmitterDown     (Transient) not there, or too slow: try again
-    │   └── EmitRefused     (Permanent) it said no
-    └── StrictFailure       (Permanent) strict mode turns a counted error into this one
+LineageError
+├── CaptureError        (Permanent) edges could not be read from a plan or a query
+│   └── UnsupportedPlan (Permanent) a plan node or version we do not read
+├── GraphError          (Permanent) a graph document or a query on it is wrong
+├── EmitError           a graph store or endpoint refused
+│   ├── EmitterDown     (Transient) not there, or too slow: try again
+│   └── EmitRefused     (Permanent) it said no
+└── StrictFailure       (Permanent) strict mode turns a counted error into this one
 """
 
 from __future__ import annotations

@@ -8,7 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tidemill_lineage.errors import GraphError
-from tidemill_lineage.model import ASSET_SCHEME, Column, Dataset, DatasetUrn, Edge, Job, Run, asset_urn, column_urn, split_column
+from tidemill_lineage.model import (
+    ASSET_SCHEME,
+    Column,
+    Dataset,
+    DatasetUrn,
+    Edge,
+    Job,
+    Run,
+    asset_urn,
+    column_urn,
+    split_column,
+)
 
 JOB_LINK = "JOB"
 """Subtype of the edges that only say: one job read this and wrote that."""
@@ -271,7 +282,9 @@ def _merge_dataset(old: Dataset | None, new: Dataset, *, more: bool) -> Dataset:
         return new
     columns = new.columns or old.columns
     if more and new.columns:
-        columns = tuple(({each.name: each for each in old.columns} | {each.name: each for each in new.columns}).values())
+        columns = tuple(
+            ({each.name: each for each in old.columns} | {each.name: each for each in new.columns}).values()
+        )
     return Dataset(urn=new.urn, columns=columns, asset_key=new.asset_key or old.asset_key)
 
 

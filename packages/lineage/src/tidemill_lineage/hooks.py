@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tidemill_core.lineage_hooks import DataEvent, subscribe
 from tidemill_core.settings import Settings
+
 from tidemill_lineage.capture.declared import from_event
 from tidemill_lineage.events import EventLog
 

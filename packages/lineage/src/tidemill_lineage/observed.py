@@ -28,7 +28,12 @@ class Spec:
 
     @classmethod
     def of(
-        cls, function: Callable[..., Any], *, inputs: Mapping[str, DatasetUrn], output: DatasetUrn | None, job: str | None
+        cls,
+        function: Callable[..., Any],
+        *,
+        inputs: Mapping[str, DatasetUrn],
+        output: DatasetUrn | None,
+        job: str | None,
     ) -> Spec:
         """Read a function's signature.
 

@@ -8,8 +8,6 @@ function never notices.
 from __future__ import annotations
 
 import atexit
-import functools
-import inspect
 import os
 import queue
 import threading
@@ -17,18 +15,20 @@ import time
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from tidemill_core.telemetry import get_logger
+
 from tidemill_lineage.emitters._base import Emitter
 from tidemill_lineage.errors import StrictFailure
 from tidemill_lineage.graph import Graph, merge
 from tidemill_lineage.model import DatasetUrn, Run
-from tidemill_lineage.observed import Call, Spec, keep, to_run
+from tidemill_lineage.observed import Call, Spec, to_run
+from tidemill_lineage.wrapping import wrap
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,18 +79,22 @@ class Tracer:
         self._queue_size = queue_size
         self._captured = self._dropped = self._emitted = 0
         self._errors: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self._graph = Graph()
         self._unmerged: list[Run] = []
-        self._default_run = ""
-        self._start_afresh()
+        self._thread: threading.Thread | None = None
+        self._queue: queue.Queue[Call | Run | None]
+        self.start_afresh()
         _tracers.add(self)
 
     @overload
     def trace(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     @overload
     def trace(
-        self, *, inputs: Mapping[str, DatasetUrn] | None = None, output: DatasetUrn | None = None, job: str | None = None
+        self,
+        *,
+        inputs: Mapping[str, DatasetUrn] | None = None,
+        output: DatasetUrn | None = None,
+        job: str | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
     def trace(
         self,
@@ -113,7 +117,7 @@ class Tracer:
 
         def decorate(traced: Callable[P, R]) -> Callable[P, R]:
             spec = Spec.of(traced, inputs=inputs or {}, output=output, job=job)
-            return cast("Callable[P, R]", _wrap(self, traced, spec))
+            return cast("Callable[P, R]", wrap(self, traced, spec))
 
         return decorate if function is None else decorate(function)
 
@@ -189,9 +193,35 @@ class Tracer:
         """Give calls outside any `run` this id, rather than one made up for the process."""
         self._default_run = run_id
 
-    def now(self) -> float:
-        """Seconds since the epoch, by this tracer's clock."""
-        return self._clock()
+    def begin(
+        self, spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Call | None, tuple[Any, ...], dict[str, Any]]:
+        """Note that a traced call begins; returns the arguments to call it with."""
+        try:
+            args, kwargs = spec.prepared(args, kwargs)
+            inputs = spec.inputs_of(args, kwargs)
+            return Call(spec=spec, run_id=self.current_run(), inputs=inputs, started_at=self._clock()), args, kwargs
+        except Exception as error:  # noqa: BLE001  # the traced function must never fail because of us
+            self._count("capture", error)
+            return None, args, kwargs
+
+    def end(self, call: Call | None, results: Sequence[Any], error: BaseException | None = None) -> None:
+        """Note that a traced call ended, with what it returned or yielded, or with an error."""
+        if call is None:
+            return
+        try:
+            call.finish(results, error, self._clock())
+        except Exception as failed:  # noqa: BLE001  # the traced function must never fail because of us
+            self._count("capture", failed)
+            return
+        self._put(call)
+
+    def start_afresh(self) -> None:
+        """Begin with an empty queue and no thread: at first, and in a forked child."""
+        self._queue = queue.Queue(self._queue_size)
+        self._thread = None
+        self._lock = threading.Lock()
+        self._default_run = f"process-{uuid.uuid4()}"
 
     def _put(self, item: Call | Run) -> None:
         try:
@@ -201,15 +231,8 @@ class Tracer:
                 self._start_thread()
         except queue.Full:
             self._dropped += 1
-        except Exception as error:  # the traced function must never fail because of us
+        except Exception as error:  # noqa: BLE001  # the traced function must never fail because of us
             self._count("capture", error)
-
-    def _start_afresh(self) -> None:
-        """Begin with an empty queue and no thread: at first, and in a forked child."""
-        self._queue: queue.Queue[Call | Run | None] = queue.Queue(self._queue_size)
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._default_run = f"process-{uuid.uuid4()}"
 
     def _start_thread(self) -> None:
         with self._lock:
@@ -253,7 +276,7 @@ class Tracer:
     def _guard(self, where: str, work: Callable[[], object]) -> bool:
         try:
             work()
-        except Exception as error:  # lineage is never worth the pipeline; counted and logged
+        except Exception as error:  # noqa: BLE001  # lineage is never worth the pipeline; counted and logged
             self._count(where, error)
             return False
         return True
@@ -265,131 +288,6 @@ class Tracer:
             first = self._errors[kind] == 1
         if first:
             get_logger(__name__).warning("lineage_failed", where=where, error=repr(error), note="logged once per class")
-
-
-def _wrap(tracer: Tracer, function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    """Choose the wrapper that keeps what kind of function it is."""
-    if inspect.isasyncgenfunction(function):
-        return _wrap_async_generator(tracer, function, spec)
-    if inspect.iscoroutinefunction(function):
-        return _wrap_coroutine(tracer, function, spec)
-    if inspect.isgeneratorfunction(function):
-        return _wrap_generator(tracer, function, spec)
-    return _wrap_plain(tracer, function, spec)
-
-
-def _wrap_plain(tracer: Tracer, function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def traced(*args: Any, **kwargs: Any) -> Any:
-        call, args, kwargs = _begin(tracer, spec, args, kwargs)
-        try:
-            result = function(*args, **kwargs)
-        except BaseException as error:
-            _end(tracer, call, (), error)
-            raise
-        _end(tracer, call, (result,))
-        return result
-
-    return traced
-
-
-def _wrap_coroutine(tracer: Tracer, function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    @functools.wraps(function)
-    async def traced(*args: Any, **kwargs: Any) -> Any:
-        call, args, kwargs = _begin(tracer, spec, args, kwargs)
-        try:
-            result = await function(*args, **kwargs)
-        except BaseException as error:
-            _end(tracer, call, (), error)
-            raise
-        _end(tracer, call, (result,))
-        return result
-
-    return traced
-
-
-def _wrap_generator(tracer: Tracer, function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def traced(*args: Any, **kwargs: Any) -> Any:
-        call, args, kwargs = _begin(tracer, spec, args, kwargs)
-        seen: list[Any] = []
-        inner = function(*args, **kwargs)
-        try:
-            returned = yield from _watched(inner, seen)
-        except GeneratorExit:  # the consumer had enough; what was yielded is good
-            _end(tracer, call, seen)
-            raise
-        except BaseException as error:
-            _end(tracer, call, (), error)
-            raise
-        _end(tracer, call, seen)
-        return returned
-
-    return traced
-
-
-def _wrap_async_generator(tracer: Tracer, function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
-    @functools.wraps(function)
-    async def traced(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        call, args, kwargs = _begin(tracer, spec, args, kwargs)
-        seen: list[Any] = []
-        inner = function(*args, **kwargs)
-        try:
-            async for each in inner:
-                keep(seen, each)
-                yield each
-        except GeneratorExit:
-            await inner.aclose()
-            _end(tracer, call, seen)
-            raise
-        except BaseException as error:
-            _end(tracer, call, (), error)
-            raise
-        _end(tracer, call, seen)
-
-    return traced
-
-
-def _watched(inner: Any, seen: list[Any]) -> Any:
-    """Pass a generator through, with what is sent and thrown into it, keeping a few of its frames."""
-    try:
-        value = next(inner)
-        while True:
-            keep(seen, value)
-            try:
-                sent = yield value
-            except GeneratorExit:
-                inner.close()
-                raise
-            except BaseException as error:  # handed to the generator, as `yield from` would
-                value = inner.throw(error)
-            else:
-                value = inner.send(sent)
-    except StopIteration as stop:
-        return stop.value
-
-
-def _begin(
-    tracer: Tracer, spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Call | None, tuple[Any, ...], dict[str, Any]]:
-    try:
-        args, kwargs = spec.prepared(args, kwargs)
-        inputs = spec.inputs_of(args, kwargs)
-        return Call(spec=spec, run_id=tracer.current_run(), inputs=inputs, started_at=tracer.now()), args, kwargs
-    except Exception as error:  # the traced function must never fail because of us
-        tracer._count("capture", error)
-        return None, args, kwargs
-
-
-def _end(tracer: Tracer, call: Call | None, results: Sequence[Any], error: BaseException | None = None) -> None:
-    if call is None:
-        return
-    try:
-        call.finish(results, error, tracer.now())
-    except Exception as failed:  # the traced function must never fail because of us
-        tracer._count("capture", failed)
-        return
-    tracer._put(call)
 
 
 _tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()
@@ -404,7 +302,7 @@ def _flush_all() -> None:
 
 def _after_fork() -> None:
     for tracer in list(_tracers):
-        tracer._start_afresh()
+        tracer.start_afresh()
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 from tidemill_lineage.capture.declared import declare
 from tidemill_lineage.capture.sql import capture_sql
 from tidemill_lineage.emitters.neo4j import Neo4jEmitter
@@ -51,7 +50,9 @@ def test_columns_derive_from_columns_through_the_job(emitter: Neo4jEmitter, ask:
 def test_deciding_columns_point_at_the_dataset(emitter: Neo4jEmitter, ask: Any) -> None:
     emitter.emit([a_run()])
 
-    found = ask("MATCH (s:Column)-[d:DERIVES {kind: 'INDIRECT'}]->(t:Dataset) RETURN s.urn, d.subtype ORDER BY s.urn, d.subtype")
+    found = ask(
+        "MATCH (s:Column)-[d:DERIVES {kind: 'INDIRECT'}]->(t:Dataset) RETURN s.urn, d.subtype ORDER BY s.urn, d.subtype"
+    )
     assert found == [
         ["table://customers#id", "JOIN"],
         ["table://customers#name", "GROUP_BY"],

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-
 from tidemill_core.errors import ConfigError
 from tidemill_lineage.capture.declared import declare
 from tidemill_lineage.cli import lineage
@@ -25,7 +24,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log = EventLog(tmp_path / "lineage" / "events")
     log.append(declare(job="load", output="pg://db/raw", columns={"a": ["file:///x#a"]}, run_id="r1", at=1))
     log.append(
-        declare(job="mart", output="pg://db/mart", columns={"t": ["pg://db/raw#a"]}, rows=["pg://db/raw#b"], run_id="r2", at=2)
+        declare(
+            job="mart",
+            output="pg://db/mart",
+            columns={"t": ["pg://db/raw#a"]},
+            rows=["pg://db/raw#b"],
+            run_id="r2",
+            at=2,
+        )
     )
     collect(log, tmp_path / "lineage" / "lineage.json")
     return tmp_path

@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-
 from tidemill_core.lineage_hooks import Column, announce_wrote
 from tidemill_core.settings import Settings
 from tidemill_lineage import hooks
@@ -98,7 +97,9 @@ def test_a_traced_asset_carries_dagsters_column_lineage() -> None:
     result = materialize(weather, departures, a_mart())
 
     found = metadata_of(result, "mart", "by_weather")["dagster/column_lineage"].deps_by_column
-    assert {name: sorted((d.asset_key.to_user_string(), d.column_name) for d in deps) for name, deps in found.items()} == {
+    assert {
+        name: sorted((d.asset_key.to_user_string(), d.column_name) for d in deps) for name, deps in found.items()
+    } == {
         "sky": [("raw/weather", "temp")],
         "n": [("events/departures", "n")],
         "mean": [("events/departures", "delay"), ("events/departures", "n")],

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from tidemill_core.lineage_hooks import Column, announce_read, announce_wrote
 from tidemill_core.settings import Settings
 from tidemill_lineage import hooks

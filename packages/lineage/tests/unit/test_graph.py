@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tidemill_lineage.capture.declared import declare
 from tidemill_lineage.document import dump_graph, faults, parse_graph, stale
 from tidemill_lineage.errors import GraphError
@@ -40,7 +39,10 @@ def test_impact_tells_direct_from_indirect() -> None:
 def test_path_is_a_shortest_chain_of_edges() -> None:
     found = graph().path("file:///x#a", "pg://db/mart#total")
 
-    assert [(edge.source, edge.target) for edge in found] == [("file:///x", "pg://db/raw"), ("pg://db/raw", "pg://db/mart")]
+    assert [(edge.source, edge.target) for edge in found] == [
+        ("file:///x", "pg://db/raw"),
+        ("pg://db/raw", "pg://db/mart"),
+    ]
 
 
 def test_path_between_strangers_is_empty() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tidemill_core.retry import RetryPolicy
 from tidemill_lineage.capture.sql import capture_sql
 from tidemill_lineage.emitters.openlineage import OpenLineageEmitter, dataset_name, events_of
@@ -240,6 +239,11 @@ def test_events_are_appended_to_a_file(tmp_path: Path) -> None:
 
 
 def test_columns_without_a_type_have_none_in_the_schema() -> None:
-    run = Run(id="r", job="j", writes=(Dataset(urn="s3://b/k", columns=(Column(name="a"), Column(name="b", type="int"))),))
+    run = Run(
+        id="r", job="j", writes=(Dataset(urn="s3://b/k", columns=(Column(name="a"), Column(name="b", type="int"))),)
+    )
 
-    assert events_of([run])[1]["outputs"][0]["facets"]["schema"]["fields"] == [{"name": "a"}, {"name": "b", "type": "int"}]
+    assert events_of([run])[1]["outputs"][0]["facets"]["schema"]["fields"] == [
+        {"name": "a"},
+        {"name": "b", "type": "int"},
+    ]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
 import pytest
-
 from tidemill_lineage.capture.polars import Capture, capture
 
 LEFT, RIGHT, OUT = "test://left", "test://right", "test://out"
 ROWS = 24
+START = datetime(2013, 1, 1)  # noqa: DTZ001  # polars columns without a time zone
 
 Op = Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]
 
@@ -25,7 +25,7 @@ def left_frame() -> pl.DataFrame:
             "a": [(i * 7) % 11 for i in range(ROWS)],
             "b": [((i * 5) % 13) / 2 for i in range(ROWS)],
             "s": ["abcde"[i % 5] + str(i % 3) for i in range(ROWS)],
-            "t": [datetime(2013, 1, 1, i) for i in range(ROWS)],
+            "t": [START + timedelta(hours=i) for i in range(ROWS)],
             "l": [[i, i + 1] for i in range(ROWS)],
             "n": [None if i % 4 == 0 else i for i in range(ROWS)],
             "flag": [i % 3 == 0 for i in range(ROWS)],
@@ -40,7 +40,7 @@ def right_frame() -> pl.DataFrame:
             "a": [3, 1, 4, 1, 5],
             "c": [10, 20, 30, 40, 50],
             "w": ["u", "v", "w", "x", "y"],
-            "t2": [datetime(2013, 1, 1, i * 4, 30) for i in range(5)],
+            "t2": [START + timedelta(hours=i * 4, minutes=30) for i in range(5)],
         }
     )
 
@@ -58,7 +58,7 @@ def changed(frame: pl.DataFrame, name: str, way: int) -> pl.DataFrame:
     elif kind == pl.Boolean:
         values[2] = not values[2]
     elif kind == pl.Datetime:
-        values[2] = datetime(2013, 1, 2)
+        values[2] = START + timedelta(days=1)
     elif isinstance(kind, pl.List):
         values[2] = [99]
     else:
@@ -86,9 +86,9 @@ OPS: dict[str, Op] = {
     "group_by_list": lambda x, y: x.group_by("k", maintain_order=True).agg("a"),
     "group_by_head": lambda x, y: x.group_by("k", maintain_order=True).head(2).select("k", "a"),
     "group_by_dynamic": lambda x, y: x.sort("t").group_by_dynamic("t", every="6h").agg(pl.col("a").sum()),
-    "group_by_dynamic_by": lambda x, y: x.sort("t")
-    .group_by_dynamic("t", every="6h", group_by="flag", include_boundaries=True)
-    .agg(pl.len()),
+    "group_by_dynamic_by": lambda x, y: (
+        x.sort("t").group_by_dynamic("t", every="6h", group_by="flag", include_boundaries=True).agg(pl.len())
+    ),
     "rolling": lambda x, y: x.sort("t").rolling("t", period="3h").agg(pl.col("b").mean()),
     "rolling_mean": lambda x, y: x.select("id", z=pl.col("a").rolling_mean(3)),
     "rolling_mean_by": lambda x, y: x.sort("t").select("id", z=pl.col("b").rolling_mean_by("t", "3h")),
@@ -147,7 +147,9 @@ OPS: dict[str, Op] = {
     "join_suffix": lambda x, y: x.join(y, on="k", maintain_order="left_right").select("id", "a", "a_right"),
     "join_left": lambda x, y: x.join(y, on="k", how="left", maintain_order="left_right").select("id", "k", "w"),
     "join_right": lambda x, y: x.join(y, on="k", how="right", maintain_order="right_left").select("id", "k", "w", "b"),
-    "join_full": lambda x, y: x.join(y, on="k", how="full", maintain_order="left_right").select("id", "k", "k_right", "c"),
+    "join_full": lambda x, y: x.join(y, on="k", how="full", maintain_order="left_right").select(
+        "id", "k", "k_right", "c"
+    ),
     "join_full_coalesce": lambda x, y: x.join(y, on="k", how="full", coalesce=True, maintain_order="left_right").select(
         "id", "k", "a", "a_right"
     ),
@@ -163,25 +165,31 @@ OPS: dict[str, Op] = {
     ).select("id", "c"),
     "join_where": lambda x, y: x.join_where(y, pl.col("a") < pl.col("c")).select("id", "c").sort("id", "c"),
     "join_asof": lambda x, y: x.sort("t").join_asof(y.sort("t2"), left_on="t", right_on="t2").select("id", "c", "w"),
-    "join_asof_by": lambda x, y: x.sort("t")
-    .join_asof(y.sort("t2"), left_on="t", right_on="t2", by="k", check_sortedness=False)
-    .select("id", "k", "c"),
-    "join_self": lambda x, y: x.join(x, left_on="id", right_on="a", maintain_order="left_right").select("id", "b", "b_right"),
+    "join_asof_by": lambda x, y: (
+        x.sort("t")
+        .join_asof(y.sort("t2"), left_on="t", right_on="t2", by="k", check_sortedness=False)
+        .select("id", "k", "c")
+    ),
+    "join_self": lambda x, y: x.join(x, left_on="id", right_on="a", maintain_order="left_right").select(
+        "id", "b", "b_right"
+    ),
     "concat": lambda x, y: pl.concat([x.select("k", "a"), y.select("k", "a")]),
     "concat_diagonal": lambda x, y: pl.concat([x.select("k", "b"), y.select("k", "c")], how="diagonal"),
     "concat_horizontal": lambda x, y: pl.concat([x.select("id").head(5), y.select("c")], how="horizontal"),
     "merge_sorted": lambda x, y: x.select("k", "a").sort("k").merge_sorted(y.select("k", "a").sort("k"), key="k"),
     "update": lambda x, y: x.select("k", "a").update(y.select("k", "a"), on="k"),
-    "nested": lambda x, y: x.filter(pl.col("flag"))
-    .join(y, on="k", how="left", maintain_order="left_right")
-    .group_by("w", maintain_order=True)
-    .agg(total=(pl.col("a") * pl.col("c")).sum(), n=pl.len())
-    .with_columns(share=pl.col("total") / pl.col("total").sum()),
+    "nested": lambda x, y: (
+        x.filter(pl.col("flag"))
+        .join(y, on="k", how="left", maintain_order="left_right")
+        .group_by("w", maintain_order=True)
+        .agg(total=(pl.col("a") * pl.col("c")).sum(), n=pl.len())
+        .with_columns(share=pl.col("total") / pl.col("total").sum())
+    ),
     "cache": lambda x, y: pl.concat([(z := x.filter(pl.col("a") > 3).cache()).select("id"), z.select(id=pl.col("k"))]),
     "constant": lambda x, y: x.select("id", z=pl.lit(3)),
-    "literal_frame": lambda x, y: x.join(pl.LazyFrame({"k": [0, 1], "q": [5, 6]}), on="k", maintain_order="left").select(
-        "id", "q"
-    ),
+    "literal_frame": lambda x, y: x.join(
+        pl.LazyFrame({"k": [0, 1], "q": [5, 6]}), on="k", maintain_order="left"
+    ).select("id", "q"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tidemill_lineage.capture.sql import capture_sql
 from tidemill_lineage.errors import CaptureError
 from tidemill_lineage.model import Run
@@ -116,7 +115,9 @@ def test_counting_rows_is_an_edge_from_the_whole_table() -> None:
 
 
 def test_a_correlated_subquery_in_where_filters_with_all_it_names() -> None:
-    assert {"offer.cost", "offer.product_id", "product.product_id"} <= deciding(run_of(QUERIES["cheapest_offer"]), "FILTER")
+    assert {"offer.cost", "offer.product_id", "product.product_id"} <= deciding(
+        run_of(QUERIES["cheapest_offer"]), "FILTER"
+    )
 
 
 def test_joins_name_both_sides() -> None:
@@ -126,7 +127,9 @@ def test_joins_name_both_sides() -> None:
 
 
 def test_exists_filters_with_columns_of_the_inner_table() -> None:
-    assert {"line.shipped_on", "line.purchase_id", "purchase.purchase_id"} <= deciding(run_of(QUERIES["urgency"]), "FILTER")
+    assert {"line.shipped_on", "line.purchase_id", "purchase.purchase_id"} <= deciding(
+        run_of(QUERIES["urgency"]), "FILTER"
+    )
 
 
 def test_a_case_flows_its_results_and_is_decided_by_its_condition() -> None:

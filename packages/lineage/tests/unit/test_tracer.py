@@ -12,7 +12,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-
 from tidemill_lineage import Tracer
 from tidemill_lineage.emitters.memory import MemoryEmitter
 from tidemill_lineage.errors import EmitterDown, StrictFailure
@@ -255,7 +254,9 @@ class Broken:
         raise self.error
 
 
-def test_a_raising_emitter_is_counted_and_the_others_go_on(memory: MemoryEmitter, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_raising_emitter_is_counted_and_the_others_go_on(
+    memory: MemoryEmitter, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = Broken(EmitterDown("somewhere", "refused"))
     tracer = Tracer([broken, memory])
     traced = tracer.trace(inputs={"orders": IN}, output=OUT)(daily)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tidemill_core.lineage_hooks import DataEvent
+
 from tidemill_lineage.model import Column, Dataset, DatasetUrn, Edge, Run, split_column
 
 
@@ -19,7 +20,9 @@ def from_event(event: DataEvent, *, run_id: str, at: float) -> Run:
     columns = tuple(Column(name=each.name, type=each.type) for each in event.columns)
     dataset = Dataset(urn=event.dataset, columns=columns, asset_key=event.asset_key or "")
     if event.kind == "read":
-        return Run(id=event.run_id or run_id, job=event.job, started_at=at, ended_at=at, reads=(dataset,), rows=event.rows)
+        return Run(
+            id=event.run_id or run_id, job=event.job, started_at=at, ended_at=at, reads=(dataset,), rows=event.rows
+        )
     return Run(
         id=event.run_id or run_id,
         job=event.job,

@@ -62,14 +62,14 @@ def capture(
     names = list(columns) if columns is not None else result.collect_schema().names()
     try:
         return _captured(walk(result, inputs), output, names, "plan", job, "")
-    except Exception as error:  # a private interface of polars: anything may come out of it; the probe is next
+    except Exception as error:  # noqa: BLE001  # a private interface of polars: anything may come out of it; the probe is next
         reason = _why(error)
     if len(names) > probe_columns:
         reason += f"; {len(names)} columns are more than the {probe_columns} that are probed"
         return Capture(edges=whole(inputs, output=output, job=job), method="declared", reason=reason)
     try:
         return _captured(probe(result, inputs), output, names, "probe", job, reason)
-    except Exception as error:  # as above; what is left is the declared inputs
+    except Exception as error:  # noqa: BLE001  # as above; what is left is the declared inputs
         return Capture(
             edges=whole(inputs, output=output, job=job), method="declared", reason=f"{reason}; {_why(error)}"
         )

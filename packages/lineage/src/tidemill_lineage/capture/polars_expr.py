@@ -45,7 +45,9 @@ def influences(visitor: Any, node_id: int, child: Flow) -> Influences:
     if kind in _VALUES:
         return {}
     return flow.combine(
-        flow.act(_child(visitor, each, child), role) for name, role in _roles(kind) for each in _ids(getattr(node, name))
+        flow.act(_child(visitor, each, child), role)
+        for name, role in _roles(kind)
+        for each in _ids(getattr(node, name))
     )
 
 
@@ -86,6 +88,9 @@ class Fingerprints:
         plain = tuple(_plain(getattr(node, name)) for name in _OPTIONS.get(type(node).__name__, ()))
         return (type(node).__name__, plain, expressions, tuple(self.visitor.get_schema()), tuple(below))
 
+    def _part(self, part: int | str) -> Hashable:
+        return ("Column", part) if isinstance(part, str) else self._expression(part)
+
     def _expression(self, node_id: int) -> Hashable:
         node = self.visitor.view_expression(node_id)
         kind = type(node).__name__
@@ -95,7 +100,7 @@ class Fingerprints:
             return ("Literal", repr(node.value))
         if kind == "Len":
             return ("Len",)
-        inner = tuple(self._expression(each) for name, _ in _roles(kind) for each in _ids(getattr(node, name)))
+        inner = tuple(self._part(each) for name, _ in _roles(kind) for each in _ids(getattr(node, name)))
         plain = tuple(_plain(getattr(node, name)) for name in _EXPRESSION_OPTIONS if hasattr(node, name))
         return (kind, plain, inner)
 

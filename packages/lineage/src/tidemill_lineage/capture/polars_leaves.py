@@ -40,10 +40,8 @@ def column_keys(node: Any, names: Iterable[str]) -> dict[str, Hashable]:
     """
     kind = type(node).__name__
     if kind == "DataFrameScan":
-        import polars as pl
-
         wanted = set(names if node.projection is None else node.projection)
-        columns = pl.DataFrame._from_pydf(node.df).get_columns()
+        columns = _columns(node.df)
         return {each.name: ("frame", *_column_key(each)) for each in columns if each.name in wanted}
     key = leaf_key(node)
     read = {"Scan": lambda: node.file_options.with_columns, "PythonScan": lambda: node.options[1]}.get(kind)
@@ -69,10 +67,14 @@ def _row_range(options: Any) -> tuple[str, str]:
     return str(options.n_rows), str(options.row_index)
 
 
-def _frame_key(frame: Any) -> tuple[Hashable, ...]:
+def _columns(frame: Any) -> list[Any]:
     import polars as pl
 
-    columns = pl.DataFrame._from_pydf(frame).get_columns()
+    return pl.DataFrame._from_pydf(frame).get_columns()  # noqa: SLF001  # the plan holds the inner frame
+
+
+def _frame_key(frame: Any) -> tuple[Hashable, ...]:
+    columns = _columns(frame)
     size = (len(columns), len(columns[0]) if columns else 0)
     return (*size, *(_column_key(each) for each in columns[:_KEY_COLUMNS]))
 

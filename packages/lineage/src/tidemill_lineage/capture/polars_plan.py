@@ -33,7 +33,7 @@ def visitor_of(frame: pl.LazyFrame) -> Any:
     """Open the plan as it was written, gated on the version of the interface."""
     import polars as pl
 
-    visitor: Any = frame._ldf.with_optimizations(pl.QueryOptFlags.none()._pyoptflags).visit()
+    visitor: Any = frame._ldf.with_optimizations(pl.QueryOptFlags.none()._pyoptflags).visit()  # noqa: SLF001  # gated below
     if visitor.version()[0] not in PLAN_VERSIONS:
         raise UnsupportedPlan(f"polars {pl.__version__} has plan version {visitor.version()}, not tested here")
     return visitor
@@ -98,7 +98,7 @@ class _Walk:
         if not urns and key is not None:
             urns = list(scanned_urns(node))
             if not urns:
-                return Flow(dict.fromkeys(names, {}))  # a frame made inside the function: constants
+                return Flow({name: {} for name in names})  # a frame made inside the function: constants
         if urns:
             return _union([flow.base(urn, names) for urn in urns], names)
         handler = _HANDLERS.get(type(node).__name__)

@@ -42,7 +42,7 @@ def probe(result: pl.LazyFrame, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> Fl
 
 def _needed(frame: pl.LazyFrame, names: _Names, subtype: str) -> dict[flow.Origin, frozenset[str]]:
     found: dict[flow.Origin, frozenset[str]] = {}
-    for node, schema in _leaves(frame._ldf.visit()):
+    for node, schema in _leaves(frame._ldf.visit()):  # noqa: SLF001  # leaves only
         files = scanned_urns(node)
         for column, key in column_keys(node, schema).items():
             for origin in names.get(key, [(urn, column) for urn in files]):
@@ -55,7 +55,7 @@ def _input_columns(inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> _Names:
     names: dict[Hashable, list[flow.Origin]] = {}
     for urn, frame in inputs.items():
         for name in frame.collect_schema().names():
-            for node, schema in _leaves(frame.select(name)._ldf.visit()):
+            for node, schema in _leaves(frame.select(name)._ldf.visit()):  # noqa: SLF001  # leaves only
                 for key in column_keys(node, schema).values():
                     names.setdefault(key, []).append((urn, name))
     return names

@@ -260,6 +260,7 @@ class _Expressions:
 _RECURSION_ROUNDS = 3
 """Passes over a recursive CTE; each carries influences one step further, and columns settle at once."""
 
+_VALUE = "TRANSFORMATION"
 _CLAUSES = (("where", "FILTER"), ("group", "GROUP_BY"), ("having", "FILTER"), ("qualify", "FILTER"), ("order", "SORT"))
 
 
@@ -279,30 +280,39 @@ def _roles(node: Any) -> Iterator[tuple[Any, str]]:
     from sqlglot import exp
 
     if isinstance(node, exp.Window):
-        yield node.this, "AGGREGATION"
-        for part in (*(node.args.get("partition_by") or ()), node.args.get("order")):
-            if part is not None:
-                yield part, "WINDOW"
+        yield from _window_roles(node)
     elif isinstance(node, (exp.Case, exp.If)):
-        for each in [node] if isinstance(node, exp.If) else node.args.get("ifs", ()):
-            yield each.this, "CONDITIONAL"
-            if each.args.get("true") is not None:
-                yield each.args["true"], "TRANSFORMATION"
-        for part, role in ((node.args.get("default"), "TRANSFORMATION"), (node.args.get("false"), "TRANSFORMATION")):
-            if part is not None:
-                yield part, role
-        if isinstance(node, exp.Case) and node.this is not None:
-            yield node.this, "CONDITIONAL"
+        yield from _case_roles(node)
     elif isinstance(node, exp.Filter):
         yield node.this, "AGGREGATION"
         yield node.expression, "FILTER"
     elif isinstance(node, (exp.In, exp.Exists)):
-        for child in node.iter_expressions():
-            yield child, "FILTER" if isinstance(child, exp.Query) else "TRANSFORMATION"
+        yield from ((each, "FILTER" if isinstance(each, exp.Query) else _VALUE) for each in node.iter_expressions())
     else:
-        role = "AGGREGATION" if isinstance(node, exp.AggFunc) else "TRANSFORMATION"
-        for child in node.iter_expressions():
-            yield child, role
+        role = "AGGREGATION" if isinstance(node, exp.AggFunc) else _VALUE
+        yield from ((each, role) for each in node.iter_expressions())
+
+
+def _window_roles(node: Any) -> Iterator[tuple[Any, str]]:
+    yield node.this, "AGGREGATION"
+    for part in (*(node.args.get("partition_by") or ()), node.args.get("order")):
+        if part is not None:
+            yield part, "WINDOW"
+
+
+def _case_roles(node: Any) -> Iterator[tuple[Any, str]]:
+    """A CASE or IF: conditions decide, results flow; `CASE x WHEN` decides by x too."""
+    from sqlglot import exp
+
+    if isinstance(node, exp.Case) and node.this is not None:
+        yield node.this, "CONDITIONAL"
+    for each in node.args.get("ifs", ()) if isinstance(node, exp.Case) else [node]:
+        yield each.this, "CONDITIONAL"
+        if each.args.get("true") is not None:
+            yield each.args["true"], _VALUE
+    for name in ("default", "false"):
+        if node.args.get(name) is not None:
+            yield node.args[name], _VALUE
 
 
 def _name(table: Any) -> str:

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
-
 from tidemill_core.config import Config
 from tidemill_core.defs import ConfigComponent, dagster_errors, materialization
+
 from tidemill_lineage.collect import Collected, collect
 from tidemill_lineage.defs.listen import install
 from tidemill_lineage.defs.resource import LineageResource
@@ -19,7 +19,7 @@ class LineageConfig(Config):
 
     asset_key: str = Field(default="lineage/graph", pattern=r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*$")
     """Key of the asset that stands for the graph."""
-    deps: list[str] = []
+    deps: tuple[str, ...] = ()
     """Keys of the assets that must be done first: those whose lineage is wanted."""
     html: Path | None = None
     """Where the page goes; default ``lineage.html`` beside the graph document."""

@@ -1,8 +1,8 @@
 """Listen in every process that loads the code location, and know which Dagster run an event belongs to."""
 
 import dagster as dg
-
 from tidemill_core.settings import Settings
+
 from tidemill_lineage import hooks
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import dagster as dg
 from pydantic import Field
-
 from tidemill_core.settings import Settings
 from tidemill_core.telemetry import get_logger
+
 from tidemill_lineage.hooks import events_of, lineage_folder
 from tidemill_lineage.model import ASSET_SCHEME, DatasetUrn, asset_urn
 
@@ -57,7 +57,7 @@ class LineageResource(dg.ConfigurableResource[Any]):
         return found
 
     def tracer(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> "Tracer":
-        """Make a tracer whose runs are this Dagster run's; use its `trace` and `run(..., run_id=context.run.run_id)`."""
+        """Make a tracer whose calls belong to this Dagster run; close it when the asset is done."""
         from tidemill_lineage.tracer import Tracer
 
         tracer = Tracer([self.log()])
@@ -95,9 +95,9 @@ class LineageResource(dg.ConfigurableResource[Any]):
                 values = inspect.signature(function).bind(*given, **named).arguments
                 held = [(urn, values.get(name)) for name, urn in urns.items()]
                 self._record(context, result, held, target, started_at)
-            except Exception as error:  # lineage is never worth the asset; it says what was lost
+            except Exception as error:  # noqa: BLE001  # lineage is never worth the asset; it says what was lost
                 get_logger(__name__).warning("lineage_failed", asset=target, error=repr(error))
-                context.log.warning(f"no lineage of {target.removeprefix(ASSET_SCHEME)}: {error!r}")
+                context.log.warning("no lineage of %s: %r", target.removeprefix(ASSET_SCHEME), error)
             return result
 
         return wrapped
@@ -153,9 +153,7 @@ def _asset_inputs(context: dg.AssetExecutionContext, function: Callable[..., Any
     """Find the asset keys of the inputs whose names the function has too."""
     names = context.op_execution_context.op_def.ins
     parameters = inspect.signature(function).parameters
-    return {
-        name: asset_urn(context.asset_key_for_input(name).to_user_string()) for name in parameters if name in names
-    }
+    return {name: asset_urn(context.asset_key_for_input(name).to_user_string()) for name in parameters if name in names}
 
 
 def _target_key(context: dg.AssetExecutionContext, target: DatasetUrn) -> dg.AssetKey | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tidemill_core.plugins import Registry
+
 from tidemill_lineage.model import Run
 
 

@@ -78,9 +78,7 @@ def load_graph(path: Path | str) -> Graph:
     try:
         return parse_graph(file.read_bytes(), name=str(file))
     except OSError as error:
-        raise GraphError(
-            f"{file} cannot be read: {error.strerror}; give --graph, or run a traced job first"
-        ) from error
+        raise GraphError(f"{file} cannot be read: {error.strerror}; give --graph, or run a traced job first") from error
 
 
 def open_json(url: str, **_: object) -> JsonFileEmitter:

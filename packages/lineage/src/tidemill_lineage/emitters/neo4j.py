@@ -76,7 +76,13 @@ class Neo4jEmitter:
     """
 
     def __init__(
-        self, url: str, *, user: str | None = None, password: str | None = None, retry_s: float = 15.0, connect_s: float = 5.0
+        self,
+        url: str,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        retry_s: float = 15.0,
+        connect_s: float = 5.0,
     ) -> None:
         self.url, self._auth = url, (user, password or "") if user else None
         self._retry_s, self._connect_s = retry_s, connect_s
@@ -148,9 +154,11 @@ class Neo4jEmitter:
         pairs = sorted({(row["pair"], row["at"]) for row in rows})
         known: dict[str, float] = {}
         for _, batch in _batches("", ({"pair": pair} for pair, _ in pairs)):
-            known |= session.execute_read(lambda tx, b=batch: {r["pair"]: r["at"] for r in tx.run(_PAIRS, rows=b)})
+            known |= session.execute_read(_known_pairs, batch)
         fresh = {pair for pair, at in pairs if known.get(pair, -1.0) < at}
-        yield from _batches(_FORGET, ({"pair": pair, "at": at} for pair, at in pairs if pair in fresh and pair in known))
+        yield from _batches(
+            _FORGET, ({"pair": pair, "at": at} for pair, at in pairs if pair in fresh and pair in known)
+        )
         for source in ("Column", "Dataset"):
             for target in ("Column", "Dataset"):
                 wanted = (r for r in rows if r["pair"] in fresh and (r["from"], r["to"]) == (source, target))
@@ -164,13 +172,17 @@ def open_neo4j(url: str, *, user: str | None = None, password: str | None = None
 
 def _apply(tx: neo4j.ManagedTransaction, statement: str, rows: list[dict[str, Any]]) -> int:
     """Run one batch and count what it changed."""
-    counters = tx.run(statement, rows=rows).consume().counters  # type: ignore[arg-type]  # ours, never a caller's text
+    counters = tx.run(statement, rows=rows).consume().counters
     return (
         counters.nodes_created
         + counters.relationships_created
         + counters.relationships_deleted
         + counters.properties_set
     )
+
+
+def _known_pairs(tx: neo4j.ManagedTransaction, rows: list[dict[str, Any]]) -> dict[str, float]:
+    return {record["pair"]: record["at"] for record in tx.run(_PAIRS, rows=rows) if record["at"] is not None}
 
 
 def _batches(statement: str, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -191,9 +203,7 @@ def _datasets(graph: Graph, runs: Sequence[Run]) -> list[Dataset]:
 
 
 def _columns(graph: Graph) -> Iterator[dict[str, Any]]:
-    types = {
-        (urn, column.name): column.type for urn, dataset in graph.datasets.items() for column in dataset.columns
-    }
+    types = {(urn, column.name): column.type for urn, dataset in graph.datasets.items() for column in dataset.columns}
     for edge in graph.edges:
         for urn, column in ((edge.source, edge.source_column), (edge.target, edge.target_column)):
             if column:
@@ -235,6 +245,6 @@ def _edge_row(edge: Edge, at: float) -> dict[str, Any]:
         "subtype": edge.subtype,
         "method": edge.method,
         "job": edge.job,
-        "pair": "\n".join((edge.job, edge.source, edge.target)),
+        "pair": f"{edge.job}\n{edge.source}\n{edge.target}",
         "at": at,
     }

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
-
 from tidemill_core.retry import RetryPolicy
+
 from tidemill_lineage.errors import EmitRefused, EmitterDown
 from tidemill_lineage.model import ASSET_SCHEME, Dataset, DatasetUrn, Edge, Run
 
@@ -110,7 +110,9 @@ def _output(dataset: Dataset, edges: list[Edge], rows: list[int]) -> dict[str, A
 def _add(fields: list[dict[str, Any]], edge: Edge) -> None:
     """Add one source; several influences of one source column are its transformations."""
     namespace, name = dataset_name(edge.source)
-    found = next((f for f in fields if (f["namespace"], f["name"], f["field"]) == (namespace, name, edge.source_column)), None)
+    found = next(
+        (f for f in fields if (f["namespace"], f["name"], f["field"]) == (namespace, name, edge.source_column)), None
+    )
     if found is None:
         found = {"namespace": namespace, "name": name, "field": edge.source_column, "transformations": []}
         fields.append(found)
@@ -193,7 +195,9 @@ class OpenLineageEmitter:
         import httpx
 
         if self._client is None:
-            headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+            headers = {"Content-Type": "application/json"} | (
+                {"Authorization": f"Bearer {self._key}"} if self._key else {}
+            )
             self._client = httpx.Client(timeout=self._timeout_s, headers=headers)
         try:
             answer = self._client.post(self.url, content=body)
