@@ -183,8 +183,6 @@ class _Drain:
         from confluent_kafka import TopicPartition
 
         offsets = session.claim(start.claims)
-        for partition, end in start.ends.items():
-            session.lanes[partition].log_end = end
         remaining = {partition: end for partition, end in start.ends.items() if offsets[partition] < end}
         if remaining:
             consumer.assign(

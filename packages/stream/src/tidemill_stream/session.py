@@ -66,11 +66,12 @@ class Session:
     def claim(self, claims: Mapping[Partition, Claim]) -> dict[Partition, int]:
         """Claim partitions in every sink; returns the offset to read each from."""
         found = [(sink.name, sink.claim(claims)) for sink in self.sinks]
-        for partition in claims:
+        for partition, claim in claims.items():
             sinks = {name: progress[partition] for name, progress in found}
             behind = min(sinks.values(), key=lambda progress: progress.position)
             processor = Processor(self.plan, partition, behind)
-            lane = Lane(processor, sinks, initial=processor.base.counts)
+            log_end = max(claim.log_end, *(progress.log_end for progress in sinks.values()))
+            lane = Lane(processor, sinks, initial=processor.base.counts, log_end=log_end)
             if len({progress.position for progress in sinks.values()}) > 1:
                 log.info(
                     "sinks_differ",
