@@ -28,6 +28,7 @@ def materialization(
     bytes: int | None = None,  # noqa: A002  # the metadata key of that name
     seconds: float | None = None,
     partition_rows: int | None = None,
+    did_work: bool | None = None,
     **facts: Any,
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Build the metadata of a materialization.
@@ -39,6 +40,7 @@ def materialization(
         bytes: Bytes written.
         seconds: Time it took.
         partition_rows: Rows of this partition (``dagster/partition_row_count``).
+        did_work: False when everything was there already and nothing was written.
         facts: Anything else; None is left out, mappings and lists become JSON.
     """
     values: dict[str, Any] = {
@@ -48,6 +50,7 @@ def materialization(
         "dagster/column_schema": None if schema is None else column_schema(schema),
         "bytes": bytes,
         "seconds": None if seconds is None else round(seconds, 3),
+        "did_work": did_work,
         **facts,
     }
     return {name: _value(value) for name, value in values.items() if value is not None}

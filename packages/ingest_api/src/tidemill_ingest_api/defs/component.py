@@ -113,7 +113,7 @@ def fetch_in_dagster(
     url = config.store.get_secret_value() if config.store else context.resources.postgres.get_url()
     with dagster_errors(), opened(url) as store, connected(config, resource=resource) as client:
         report = run_stream(config, stream, store, client)
-        spec = table_spec(config, stream, client)
+        spec = table_spec(config, stream)
         repeated = store.duplicates(spec)
     said = "no row changed" if report.is_unchanged else f"{report.inserted} new, {report.updated} changed"
     context.log.info("%s: %d pages (%d unchanged), %s", report.table, report.pages, report.not_modified, said)
@@ -155,6 +155,7 @@ def _metadata(report: StreamReport, stream: StreamConfig) -> dict[str, Any]:
         schema=[(name, field.type) for name, field in stream.fields.items()],
         bytes=report.bytes,
         seconds=report.seconds,
+        did_work=not report.is_unchanged,
         **facts,
     )
 

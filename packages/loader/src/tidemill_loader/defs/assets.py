@@ -109,7 +109,7 @@ def _metadata(context: dg.AssetExecutionContext, load: "AssetLoad", result: "Loa
         rows_rejected=result.total_rejected,
         units_loaded=result.units,
         units_already_loaded=result.units_skipped,
-        unchanged="these files are loaded already: nothing was done" if result.unchanged else None,
+        did_work=not result.unchanged,
     )
 
 

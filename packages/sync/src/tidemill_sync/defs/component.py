@@ -118,7 +118,13 @@ def _metadata(result: SyncResult, report: VerifyReport | None) -> dict[str, Any]
     }
     verified = None if report is None else report.same
     return materialization(
-        bytes=result.bytes, seconds=result.seconds, objects=result.source_objects, verified=verified, **facts
+        bytes=result.bytes,
+        seconds=result.seconds,
+        did_work=result.copied + result.replaced + result.deleted > 0,
+        objects=result.source_objects,
+        verified=verified,
+        where=result.target,
+        **facts,
     )
 
 
