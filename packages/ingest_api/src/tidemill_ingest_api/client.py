@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import httpx
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-NOT_MODIFIED = 304
+NO_CONTENT, NOT_MODIFIED = 204, 304
 _WINDOW_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _SHOWN_BODY = 200
 
@@ -207,7 +207,7 @@ class Client:
         self._secret_param = _query_param(source.auth)
 
     def get(self, url: str, *, stream: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Fetch one page: status 200 or 304.
+        """Fetch one page: status 200, 204 or 304.
 
         Raises:
             UpstreamUnavailable: Every attempt failed.
@@ -238,9 +238,9 @@ class Client:
 
     @property
     def fingerprint(self) -> str:
-        """Names the credentials without telling them: ETags may differ by reader."""
+        """Names the credentials without telling them, empty without any: ETags may differ by reader."""
         secret = "".join(_auth_headers(self.source.auth).values()) + _secret(self.source.auth)
-        return sha256(secret.encode()).hexdigest()[:8]
+        return sha256(secret.encode()).hexdigest()[:8] if secret else ""
 
     def _attempt(self, url: str, stream: str, headers: Mapping[str, str]) -> Response:
         blame = f"stream {stream!r}"
@@ -277,7 +277,7 @@ class Client:
         reset_s = self._pacer.observe(answer.headers)
         asked_s = retry_after_s(answer.headers.get("retry-after"), self._wall())
         url, status = shown(answer.url), answer.status
-        if status == NOT_MODIFIED:
+        if status in {NOT_MODIFIED, NO_CONTENT}:
             return answer
         if status == 200:  # noqa: PLR2004  # the one status with a page in it
             if self._throttled and self._throttled.search(answer.body):

@@ -329,6 +329,8 @@ class ServeConfig(Config):
     """How old an answer may be; the table's version is asked for at most this often."""
     cursor_secret: SecretStr | None = None
     """Signs page cursors; unset means a random one per start, so cursors end with the process."""
+    escape_csv_formulas: bool = True
+    """Put a quote before CSV texts that a spreadsheet would run as formulas (starting with ``= + - @``)."""
     max_export_rows: int = Field(default=1_000_000, gt=0)
     """Largest NDJSON, CSV or gRPC stream."""
 

@@ -15,7 +15,7 @@ import orjson
 
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
-from tidemill_ingest_api.kinds import KINDS
+from tidemill_ingest_api.kinds import KINDS, without_nul
 
 Row = tuple[Any, ...]
 Getter = Callable[[Mapping[str, Any]], Any]
@@ -59,7 +59,10 @@ def compile_stream(stream: StreamConfig) -> Flattener:
         for index in keys:
             if values[index] is None:
                 raise RecordRejected(stream.name, names[index], "a primary key must not be null or missing")
-        return (*values, extra_of(record), encode(values))
+        try:
+            return (*values, extra_of(record), encode(values))
+        except (TypeError, RecursionError) as error:
+            raise RecordRejected(stream.name, "", f"it cannot be written as JSON: {error}") from None
 
     return Flattener(flatten=flatten, key_of=lambda row: tuple(row[index] for index in keys), names=names)
 
@@ -142,7 +145,10 @@ def _extra(stream: StreamConfig, paths: list[tuple[str, ...]]) -> Callable[[dict
             return None
         if stream.on_unknown == "fail":
             raise RecordRejected(stream.name, ", ".join(sorted(rest)), "no such field is declared (on_unknown: fail)")
-        return orjson.dumps(rest, option=orjson.OPT_SORT_KEYS).decode().replace("\\u0000", "")
+        text = orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)
+        if b"\\u0000" in text:
+            text = orjson.dumps(without_nul(rest), option=orjson.OPT_SORT_KEYS)
+        return text.decode()
 
     return extra_of
 

@@ -110,7 +110,21 @@ def _date(value: Any) -> date:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    text = orjson.dumps(value).decode()
+    if "\\u0000" in text and without_nul(value) != value:
+        raise ValueError("text inside holds a NUL character, which PostgreSQL cannot store")
+    return text
+
+
+def without_nul(value: Any) -> Any:
+    """Copy a JSON value, its texts and keys without NUL characters."""
+    if isinstance(value, str):
+        return value.replace("\x00", "")
+    if isinstance(value, list):
+        return [without_nul(each) for each in value]
+    if isinstance(value, dict):
+        return {without_nul(key): without_nul(each) for key, each in value.items()}
+    return value
 
 
 def _name(value: Any) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from tidemill_ingest_api.client import NOT_MODIFIED, Client, Response, shown
+from tidemill_ingest_api.client import NO_CONTENT, NOT_MODIFIED, Client, Response, shown
 from tidemill_ingest_api.config import CursorPaging, LinkHeaderPaging, SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import InvalidResponse, PagingLoop, UpstreamUnavailable
 from tidemill_ingest_api.flatten import dig
@@ -51,7 +51,7 @@ def read_pages(
         yield walk.checked(page, url)
         others = other_urls(stream.paginate, content) if content and source.http.concurrency > 1 else ()
         if others:
-            yield from _at_once(walk, [each for each in others if walk.key(each) not in walk.seen], source)
+            yield from _at_once(walk, [each for each in others if not walk.has_seen(each)], source)
             return
         url = walk.url(page.next_key)
 
@@ -82,11 +82,16 @@ class _Walk:
         self._known = known if stream.conditional == "etag" else {}
         self.seen: set[str] = set()
         self._last: Sequence[Any] = ()
+        self._reader = client.fingerprint
 
     def key(self, url: str) -> str:
         """Write a URL below base_url without it, so that a new host or port keeps the state."""
         base = self._client.base_url
         return url.removeprefix(base) if url.startswith(base) else url
+
+    def _state_key(self, url: str) -> str:
+        """Name a page's state: other credentials have other ETags, so they have other states."""
+        return f"{self.key(url)}#{self._reader}" if self._reader else self.key(url)
 
     def url(self, key: str | None) -> str | None:
         """Turn a key back into a URL."""
@@ -96,7 +101,7 @@ class _Walk:
 
     def fetch(self, url: str) -> tuple[Page, PageContent | None]:
         """Ask for one page; the content is None when it did not change."""
-        key = self.key(url)
+        key = self._state_key(url)
         state = self._known.get(key)
         headers: dict[str, str] = {}
         if state is not None:
@@ -111,7 +116,7 @@ class _Walk:
                 answer = self._client.get(url, stream=self._stream.name)  # a full last page does not show a new one
             else:
                 return Page(key=key, next_key=following, is_unchanged=True), None
-        records = find_records(self._stream, answer.value, answer.url)
+        records = [] if answer.status == NO_CONTENT else find_records(self._stream, answer.value, answer.url)
         content = PageContent(url=url, headers=answer.headers, body=answer.value, records=len(records))
         following = next_url(self._stream.paginate, content)
         remember = self._stream.conditional == "etag"
@@ -139,6 +144,10 @@ class _Walk:
             return False
         is_outside = isinstance(paging, LinkHeaderPaging) or (isinstance(paging, CursorPaging) and paging.header)
         return bool(is_outside) and state.records >= max(each.records for each in self._known.values())
+
+    def has_seen(self, url: str) -> bool:
+        """Whether this page was read in this run."""
+        return self._state_key(url) in self.seen
 
     def checked(self, page: Page, url: str) -> Page:
         """Refuse a page that shows that paging goes round in circles."""

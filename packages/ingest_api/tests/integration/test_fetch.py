@@ -7,7 +7,7 @@ from tidemill_core.lifecycle import StopToken
 from tidemill_core.lineage_hooks import subscribed
 from tidemill_core.retry import RetryPolicy
 from tidemill_ingest_api.client import Client
-from tidemill_ingest_api.config import SourceConfig
+from tidemill_ingest_api.config import BearerAuth, SourceConfig
 from tidemill_ingest_api.errors import (
     InvalidResponse,
     PagingLoop,
@@ -131,6 +131,29 @@ def test_state_is_kept_when_the_api_moves_to_another_port(store):
         report = run_stream(source, source.streams[0], store, Client(source, moved.base_url))
 
     assert 5 == report.not_modified
+
+
+def test_other_credentials_read_every_page_again_and_keep_the_cursor(store):
+    with FakeApi(records(9)) as api:
+        for token, skipped in (("a", 0), ("a", 5), ("b", 0), ("b", 5)):
+            source = source_of(api, cursor={"field": "at"}).model_copy(
+                update={"auth": BearerAuth(type="bearer", token=token)}
+            )
+            report = run_stream(source, source.streams[0], store, Client(source, api.base_url))
+
+            assert skipped == report.not_modified
+            assert "2026-01-01T00:00:08+00:00" == report.cursor
+        state = store.state(table_spec(source, source.streams[0]))
+
+    assert 5 == len(state.pages)
+
+
+def test_an_answer_without_content_is_an_empty_page(sqlite):
+    with FakeApi(records(4)) as api:
+        api.fail(Answer(status=204, body=b""))
+        report = run(api, sqlite)
+
+    assert (1, 0) == (report.pages, report.records)
 
 
 def test_only_changed_pages_are_read_again(store):

@@ -92,6 +92,25 @@ def test_a_record_without_a_key_is_refused(record):
         compiled({}).flatten(record)
 
 
+def test_nul_characters_are_taken_out_of_undeclared_texts_only():
+    kept = compiled({}).flatten({"id": 1, "x": {"a\x00": ["b\x00c", "\\u0000"]}})[-2]
+
+    assert {"x": {"a": ["bc", "\\u0000"]}} == orjson.loads(kept)
+    with pytest.raises(RecordRejected, match="NUL"):
+        compiled({"x": "json"}).flatten({"id": 1, "x": ["a\x00"]})
+    assert b'"\\\\u0000"' in compiled({"x": "json"}).flatten({"id": 1, "x": ["\\u0000"]})[-1]
+
+
+def test_nesting_that_json_writers_refuse_is_a_bad_record():
+    deep = []
+    for _ in range(600):
+        deep = [deep]
+
+    for fields in ({}, {"x": "json"}):
+        with pytest.raises(RecordRejected):
+            compiled(fields).flatten({"id": 1, "x": deep})
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()

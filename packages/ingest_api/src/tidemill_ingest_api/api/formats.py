@@ -41,15 +41,15 @@ def ndjson(docs: Sequence[bytes]) -> bytes:
     return b"\n".join(docs) + b"\n" if docs else b""
 
 
-def csv_rows(docs: Iterable[bytes], columns: Sequence[str], *, has_header: bool) -> bytes:
-    """Write comma-separated lines; texts that a spreadsheet would run as formulas get a leading quote."""
+def csv_rows(docs: Iterable[bytes], columns: Sequence[str], *, has_header: bool, is_guarded: bool = True) -> bytes:
+    """Write comma-separated lines; guarded, texts that a spreadsheet would run as formulas get a leading quote."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     if has_header:
         writer.writerow(columns)
     for doc in docs:
         record = orjson.loads(doc)
-        writer.writerow([_cell(record.get(name)) for name in columns])
+        writer.writerow([_cell(record.get(name), is_guarded=is_guarded) for name in columns])
     return out.getvalue().encode()
 
 
@@ -66,13 +66,13 @@ def arrow_stream(stream: StreamConfig, docs: Iterable[bytes], columns: Sequence[
     return bytes(sink.getvalue())
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, *, is_guarded: bool) -> Any:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list):
         return orjson.dumps(value).decode()
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+    if is_guarded and isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return "'" + value
     return value

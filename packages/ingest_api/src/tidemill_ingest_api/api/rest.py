@@ -154,7 +154,9 @@ class _Api:
             target = f"{request.url.path}?{urlencode([*query, ('after', page.next)])}"
             headers |= {"Link": f'<{target}>; rel="next"', "X-Next-Cursor": page.next}
         metrics.ROWS.labels(format=asked.format).inc(len(page.docs))
-        return Response(_encode(stream, asked, page.docs, page.next), headers=headers, media_type=media)
+        is_guarded = self.service.serve.escape_csv_formulas
+        body = _encode(stream, asked, page.docs, page.next, is_guarded=is_guarded)
+        return Response(body, headers=headers, media_type=media)
 
     async def get(self, request: Request, caller: Caller) -> Response:
         """Answer ``GET /v1/TABLE/KEY``."""
@@ -189,7 +191,10 @@ class _Api:
     async def readyz(self, _request: Request) -> Response:
         """Answer 200 when the store can be asked, else 503."""
         sick = await self.service.call(self.service.sick)
-        return Response(sick or "ok\n", status_code=503 if sick else 200, media_type="text/plain")
+        if sick:
+            log.warning("not_ready", error=sick)
+        text = "the store does not answer\n" if sick else "ok\n"
+        return Response(text, status_code=503 if sick else 200, media_type="text/plain")
 
     async def _export(self, stream: StreamConfig, asked: Question) -> AsyncIterator[bytes]:
         rows = self.service.serve.max_export_rows
@@ -200,7 +205,8 @@ class _Api:
         batches = self.service.scan(stream.name, asked.select, rows=rows, cursor=asked.after)
         async for batch in iterate_in_threadpool(batches):
             metrics.ROWS.labels(format=asked.format).inc(len(batch.docs))
-            yield _encode(stream, asked, batch.docs, batch.next, has_header=is_first)
+            is_guarded = self.service.serve.escape_csv_formulas
+            yield _encode(stream, asked, batch.docs, batch.next, has_header=is_first, is_guarded=is_guarded)
 
 
 def read_question(stream: StreamConfig, request: Request) -> Question:
@@ -247,12 +253,18 @@ def problem(
 
 
 def _encode(
-    stream: StreamConfig, asked: Question, docs: tuple[bytes, ...], following: str, *, has_header: bool = True
+    stream: StreamConfig,
+    asked: Question,
+    docs: tuple[bytes, ...],
+    following: str,
+    *,
+    has_header: bool = True,
+    is_guarded: bool = True,
 ) -> bytes:
     columns = asked.columns or tuple(stream.fields)
     match asked.format:
         case "csv":
-            return formats.csv_rows(docs, columns, has_header=has_header)
+            return formats.csv_rows(docs, columns, has_header=has_header, is_guarded=is_guarded)
         case "arrow":
             return formats.arrow_stream(stream, docs, columns)
         case "ndjson":
