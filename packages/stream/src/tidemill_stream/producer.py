@@ -13,8 +13,8 @@ from tidemill_stream.errors import BrokerUnavailable, DeliveryFailed
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
 
-Record = bytes | tuple[bytes | None, bytes | None] | tuple[int, bytes | None, bytes | None]
-"""A value, ``(key, value)``, or ``(partition, key, value)``."""
+Record = bytes | None | tuple[bytes | None, bytes | None] | tuple[int, bytes | None, bytes | None]
+"""A value, ``(key, value)``, or ``(partition, key, value)``; a value of None is a tombstone."""
 
 REQUEST_TIMEOUT_S = 15.0
 _PROPERTIES: Mapping[str, Any] = {
@@ -98,7 +98,7 @@ class _Sending:
 
     def placed(self, records: Iterable[Record]) -> Iterable[tuple[int, bytes | None, bytes | None]]:
         for index, record in enumerate(records):
-            if isinstance(record, bytes):
+            if record is None or isinstance(record, bytes):
                 yield index % self.partitions, None, record
             elif len(record) == 3:  # noqa: PLR2004 - (partition, key, value)
                 yield record

@@ -1,0 +1,232 @@
+"""The bounded drain against brokers: what it reads, when it stops, and what a changed topic does."""
+
+from __future__ import annotations
+
+import pytest
+from tidemill_core.lifecycle import Stopped, StopToken
+from tidemill_stream import drain, ensure_topic, produce, sink_context, watermarks
+from tidemill_stream.errors import PipelineBusy, TopicMissing, TopicRecreated
+from tidemill_stream.progress import Claim, Partition
+from tidemill_stream.sinks._base import open_sinks
+from tidemill_stream.sinks.memory import memory_tables
+from tidemill_stream.status import status, verify
+from tidemill_stream.testing import FakeMessage, replay
+
+
+def placed(records, partitions=4):
+    """Records with their partition, as produced and as a log to replay."""
+    sent, logs = [], {}
+    for number, value in enumerate(records):
+        partition = number % 3 if partitions > 1 else 0
+        log = logs.setdefault(partition, [])
+        log.append(FakeMessage(len(log), value, b"k"))
+        sent.append((partition, b"k", value))
+    return sent, logs
+
+
+@pytest.fixture
+def memory_plan(make_plan, request):
+    return lambda servers, **source: make_plan(
+        name=f"p{abs(hash(request.node.nodeid))}",
+        source={"topics": "flights", "bootstrap_servers": servers, **source},
+        sinks=[{"type": "memory"}],
+        limits={"batch_records": 50},
+    )
+
+
+def test_drain_equals_a_replay_and_a_second_drain_does_nothing(own_mock_broker, memory_plan, make_records, as_set):
+    servers, _ = own_mock_broker()
+    sent, logs = placed(make_records(2_000))
+    produce(servers, "flights", sent)
+    plan = memory_plan(servers)
+
+    first = drain(plan, servers, sink_context(plan))
+    second = drain(plan, servers, sink_context(plan))
+
+    truth = replay(plan, {Partition("flights", n): log for n, log in logs.items()}, flush=True)
+    found = memory_tables(plan.config.name).outputs
+    for name in ("rows", "windows", "dlq"):
+        assert as_set(found[name]) == as_set(truth[name])
+    assert (first.did_work, first.done.consumed, first.lag) == (True, 2_000, 0)
+    assert (second.did_work, second.done.consumed, second.totals.consumed) == (False, 0, 2_000)
+
+
+def test_drain_stops_at_the_end_that_was_there_when_it_began(own_mock_broker, memory_plan, make_records):
+    servers, _ = own_mock_broker()
+    produce(servers, "flights", make_records(500))
+    plan = memory_plan(servers)
+
+    result = drain(
+        plan, servers, sink_context(plan), on_progress=lambda _: produce(servers, "flights", make_records(50))
+    )
+
+    assert result.done.consumed == 500
+    assert drain(plan, servers, sink_context(plan)).done.consumed >= 50
+
+
+def test_a_stopped_drain_keeps_what_it_did(own_mock_broker, memory_plan, make_records):
+    servers, _ = own_mock_broker()
+    produce(servers, "flights", make_records(500))
+    plan, stop = memory_plan(servers), StopToken()
+
+    with pytest.raises(Stopped):
+        drain(plan, servers, sink_context(plan), stop=stop, on_progress=lambda _: stop.set("test"))
+    done = status(plan, sink_context(plan)).totals.consumed
+    rest = drain(plan, servers, sink_context(plan))
+
+    assert 0 < done <= 500
+    assert rest.totals.consumed == 500
+
+
+def test_an_ended_broker_after_a_full_drain_is_no_work(own_mock_broker, memory_plan, make_records):
+    servers, end = own_mock_broker()
+    produce(servers, "flights", make_records(300))
+    plan = memory_plan(servers)
+    drain(plan, servers, sink_context(plan))
+    end()
+
+    servers, _ = own_mock_broker()
+    result = drain(plan, servers, sink_context(plan))
+
+    assert (result.did_work, result.vanished, result.totals.consumed) == (False, ("flights",), 300)
+
+
+def test_an_ended_broker_that_was_filled_again_is_refused_or_restarted(
+    own_mock_broker, memory_plan, make_records, as_set
+):
+    servers, end = own_mock_broker()
+    sent, logs = placed(make_records(300, seed=1))
+    produce(servers, "flights", sent)
+    plan = memory_plan(servers)
+    drain(plan, servers, sink_context(plan))
+    end()
+    servers, _ = own_mock_broker()
+    sent, logs = placed(make_records(400, seed=2))
+    produce(servers, "flights", sent)
+
+    with pytest.raises(TopicRecreated):
+        drain(plan, servers, sink_context(plan))
+    plan = memory_plan(servers, on_recreated="restart")
+    result = drain(plan, servers, sink_context(plan))
+    again = drain(plan, servers, sink_context(plan))
+
+    truth = replay(plan, {Partition("flights", n): log for n, log in logs.items()}, flush=True)
+    found = memory_tables(plan.config.name).outputs
+    assert all(as_set(found[name]) == as_set(truth[name]) for name in ("rows", "windows", "dlq"))
+    assert (result.restarted, result.totals.consumed, again.did_work) == (("flights",), 400, False)
+
+
+def test_a_missing_topic_is_named(own_mock_broker, memory_plan):
+    servers, _ = own_mock_broker()
+    plan = memory_plan(servers)
+
+    with pytest.raises(TopicMissing, match="flights"):
+        drain(plan, servers, sink_context(plan))
+
+
+def test_publishing_resumes_where_a_killed_publisher_stopped(own_mock_broker, make_records):
+    servers, _ = own_mock_broker()
+    sent, _ = placed(make_records(300))
+    produce(servers, "flights", sent[:170])
+
+    resumed = produce(servers, "flights", sent, resume=True)
+    again = produce(servers, "flights", sent, resume=True)
+
+    assert (resumed.sent, resumed.skipped, again.sent) == (130, 170, 0)
+    assert sum(high for _, high in watermarks(servers, "flights").values()) == 300
+
+
+# --- real servers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both_sinks(make_plan, kafka_bootstrap, kafka_topic, postgres_url, tmp_path):
+    def make(**changes):
+        source = {"topics": kafka_topic, "bootstrap_servers": kafka_bootstrap, **changes.pop("source", {})}
+        sinks = [
+            {"type": "postgres", "url": postgres_url, "rows_table": "events.flights", "windows_table": "events.hourly",
+             "dlq_table": "events.dead"},
+            {"type": "object_store", "url": tmp_path.as_uri(), "rows": "flights", "windows": "hourly", "dlq": "dead"},
+        ]  # fmt: skip
+        return make_plan(source=source, sinks=sinks, **changes)
+
+    return make
+
+
+def test_real_kafka_into_postgres_and_files(both_sinks, kafka_bootstrap, kafka_topic, make_records):
+    plan = both_sinks(checkpoint={"rows": 700})
+    sent, logs = placed(make_records(3_000))
+    produce(kafka_bootstrap, kafka_topic, sent)
+
+    result = drain(plan, kafka_bootstrap, sink_context(plan))
+
+    truth = replay(plan, {Partition(kafka_topic, n): log for n, log in logs.items()}, flush=True)
+    held = {(each.sink, each.output): each.rows for each in verify(plan, sink_context(plan))}
+    assert {held[sink, "rows"] for sink, _ in held} == {len(truth["rows"])}
+    assert {held[sink, "windows"] for sink, _ in held} == {len(truth["windows"])}
+    assert result.totals.consumed == 3_000
+    stored = status(plan, sink_context(plan))
+    assert stored.is_drained
+    (sink, _) = open_sinks(sink_context(plan))
+    assert all(each.incarnation.startswith("id:") for each in sink.read([kafka_topic]).values())
+
+
+def test_a_real_topic_created_anew_restarts(both_sinks, kafka_bootstrap, kafka_topic, make_records):
+    from confluent_kafka.admin import AdminClient
+
+    plan = both_sinks(source={"on_recreated": "restart"})
+    produce(kafka_bootstrap, kafka_topic, make_records(300))
+    drain(plan, kafka_bootstrap, sink_context(plan))
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin.delete_topics([kafka_topic])[kafka_topic].result()
+    _until(lambda: kafka_topic not in admin.list_topics(timeout=5).topics)
+    ensure_topic(kafka_bootstrap, kafka_topic)
+    produce(kafka_bootstrap, kafka_topic, make_records(200, seed=9))
+
+    result = drain(plan, kafka_bootstrap, sink_context(plan))
+
+    assert (result.restarted, result.totals.consumed) == ((kafka_topic,), 200)
+    assert all(each.is_exact for each in verify(plan, sink_context(plan)))
+
+
+def test_transaction_markers_at_the_end_are_no_lag(both_sinks, kafka_bootstrap, kafka_topic, make_records):
+    from confluent_kafka import Producer
+
+    plan = both_sinks()
+    producer = Producer({"bootstrap.servers": kafka_bootstrap, "transactional.id": f"t-{kafka_topic}"})
+    producer.init_transactions()
+    for ending in (producer.commit_transaction, producer.abort_transaction):
+        producer.begin_transaction()
+        for value in make_records(100):
+            producer.produce(kafka_topic, value=value, partition=0)
+        producer.flush()
+        ending()
+
+    result = drain(plan, kafka_bootstrap, sink_context(plan))
+    again = drain(plan, kafka_bootstrap, sink_context(plan))
+
+    assert (result.done.consumed, result.lag, again.did_work) == (100, 0, False)
+    assert [each.end for each in result.partitions] == [202]
+
+
+def test_a_drain_keeps_away_from_a_live_service(both_sinks, kafka_bootstrap, kafka_topic, make_records):
+    plan = both_sinks()
+    produce(kafka_bootstrap, kafka_topic, make_records(50))
+    service = open_sinks(sink_context(plan, lease_s=30, owner="the service"))
+    for sink in service:
+        sink.prepare()
+        sink.claim({Partition(kafka_topic, 0): Claim(start=0)})
+
+    with pytest.raises(PipelineBusy, match="the service"):
+        drain(plan, kafka_bootstrap, sink_context(plan))
+
+    assert drain(plan, kafka_bootstrap, sink_context(plan), takeover=True).done.consumed == 50
+
+
+def _until(condition, seconds=20):
+    import time
+
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
