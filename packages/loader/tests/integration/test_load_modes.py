@@ -237,7 +237,7 @@ def test_a_file_that_is_not_what_it_says_is_named(tmp_path, postgres_url):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not really")
     (tmp_path / "a.xyz").write_bytes(b"")
 
-    with pytest.raises(SourceUnreadable, match="a.parquet"):
+    with pytest.raises(SourceUnreadable, match=r"a\.parquet"):
         run_load(_config(tmp_path / "a.parquet"), postgres_url)
     with pytest.raises(ConfigError, match="format"):
         run_load(_config(tmp_path / "a.xyz"), postgres_url)
@@ -302,7 +302,7 @@ def test_existing_columns_decide_and_a_missing_one_is_named(tmp_path, postgres_u
     run_load(_config(tmp_path / "a.parquet", mode="append"), postgres_url)
 
     assert [str(row[0]) for row in query("SELECT id FROM raw.t ORDER BY id")] == ["1.5", "2.0"]
-    with pytest.raises(SchemaConflict, match="'extra'"):
+    with pytest.raises(SchemaConflict, match="extra"):
         run_load(_config(tmp_path / "b.parquet", mode="append"), postgres_url)
 
 
