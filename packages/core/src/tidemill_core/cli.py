@@ -53,7 +53,10 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo("interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except TidemillError as error:
+        from tidemill_core.config import ConfigFaults
         from tidemill_core.telemetry.redact import redact
 
-        click.echo(f"error: {redact(str(error))}", err=True)
+        lines = map(str, error.faults) if isinstance(error, ConfigFaults) else [str(error)]
+        for line in lines:
+            click.echo(f"error: {redact(line)}", err=True)
         sys.exit(exit_code(error))

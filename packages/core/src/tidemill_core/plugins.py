@@ -25,7 +25,7 @@ class Registry(Generic[T]):
     def __init__(self, group: str, kind: str) -> None:
         self.group, self.kind = group, kind
         self._registered: dict[str, T] = {}
-        self._found: dict[str, EntryPoint] | None = None
+        self._found: dict[str, list[EntryPoint]] | None = None
 
     def names(self) -> list[str]:
         """List every known name, sorted."""
@@ -39,13 +39,17 @@ class Registry(Generic[T]):
         """Load the extension called `name`.
 
         Raises:
-            PluginError: The name is unknown, or its module cannot be imported.
+            PluginError: The name is unknown, claimed by two, or its module cannot be imported.
         """
         if name in self._registered:
             return self._registered[name]
-        found = self._entry_points().get(name)
-        if found is None:
+        points = self._entry_points().get(name)
+        if points is None:
             raise PluginError(f"unknown {self.kind} {name!r}{did_you_mean(name, self.names())}")
+        if len({point.value for point in points}) > 1:
+            values = " and ".join(f"{point.value} of {point.dist.name if point.dist else '?'}" for point in points)
+            raise PluginError(f"{self.kind} {name!r} is claimed by {values}; uninstall one, or register() your choice")
+        found = points[0]
         try:
             extension = cast("T", found.load())
         except (ImportError, AttributeError) as error:
@@ -55,9 +59,11 @@ class Registry(Generic[T]):
         self._registered[name] = extension
         return extension
 
-    def _entry_points(self) -> dict[str, EntryPoint]:
+    def _entry_points(self) -> dict[str, list[EntryPoint]]:
         if self._found is None:
-            self._found = {point.name: point for point in entry_points(group=self.group)}
+            self._found = {}
+            for point in entry_points(group=self.group):
+                self._found.setdefault(point.name, []).append(point)
         return self._found
 
 

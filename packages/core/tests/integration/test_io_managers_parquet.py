@@ -415,3 +415,17 @@ def test_a_dagster_aws_s3_resource_lends_its_endpoint_and_keys(
     assert body == b"2"
     store: ObjectStore = open_store(url, options)
     assert [info.key for info in store.list("a/")] == ["a/x", "a/y"]
+
+
+def test_an_asset_that_returns_nothing_stores_nothing(folder: str) -> None:
+    @dg.asset
+    def effect():
+        return None
+
+    @dg.asset
+    def result():
+        return dg.MaterializeResult(metadata={"x": 1})
+
+    run(folder, effect, result)
+
+    assert not list(open_store(folder).list())

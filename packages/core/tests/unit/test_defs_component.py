@@ -148,11 +148,21 @@ def test_each_document_of_a_file_is_a_component_of_its_own(load_component: Any) 
     assert keys == {"raw/a", "raw/b"}
 
 
-def test_the_schema_is_that_of_the_config_model(load_component: Any) -> None:
-    model = load_component.get_model_cls()
+def test_the_schema_is_that_of_the_config_model_where_a_template_may_stand_for_any_value(load_component: Any) -> None:
+    from jsonschema import Draft202012Validator
 
-    assert issubclass(model, load_component.config_type)
-    assert model.model_json_schema() == load_component.config_type.model_json_schema()
+    schema = load_component.get_model_cls().model_json_schema()
+    check = Draft202012Validator(schema)
+
+    assert issubclass(load_component.get_model_cls(), load_component.config_type)
+    assert schema["properties"]["batch_rows"]["description"] == "Rows of a batch."
+    assert check.is_valid({"table": "raw.x", "batch_rows": 3, "columns": [{"name": "a"}]})
+    assert check.is_valid({"table": "{{ env.TABLE }}", "batch_rows": "{{ env.N }}", "columns": ["{{ column }}"]})
+    assert check.is_valid({"table": "raw.x", "columns": "{{ columns() }}"})
+    assert not check.is_valid({"table": "RAW", "batch_rows": 3})
+    assert not check.is_valid({"table": "raw.x", "batch_rows": "three"})
+    assert not check.is_valid({"table": "raw.x", "columns": [{"nam": "a"}]})
+    assert not check.is_valid({"table": "raw.x", "tabel": "raw.x"})
 
 
 def test_the_type_is_described_by_its_docstring(load_component: Any) -> None:

@@ -41,6 +41,12 @@ def end(how):
     }[how]
 
 @probe.command()
+def faults():
+    from tidemill_core.config import ConfigFault, ConfigFaults, Place
+    second, first = ConfigFault(Place("a.yaml", 3, 4), "y", "wrong too"), ConfigFault(Place("a.yaml", 1, 2), "x", "wrong")
+    raise ConfigFaults([second, first])
+
+@probe.command()
 def done():
     click.echo("result")
 
@@ -72,6 +78,13 @@ def test_the_command_ends_with_the_code_of_its_error_and_one_line_on_stderr(how:
     done = probe("end", how)
 
     assert (done.returncode, done.stdout, done.stderr.lstrip("\n")) == (code, "", message)
+
+
+def test_every_fault_of_a_file_is_a_line_on_stderr() -> None:
+    done = probe("faults")
+
+    assert done.returncode == 3
+    assert done.stderr == "error: a.yaml:1:2: x: wrong\nerror: a.yaml:3:4: y: wrong too\n"
 
 
 def test_a_wrong_use_ends_with_2_and_shows_how() -> None:

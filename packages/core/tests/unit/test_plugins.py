@@ -61,3 +61,17 @@ def test_a_registered_extension_wins_over_an_entry_point(stranger: Path) -> None
 def test_suggestions_fall_back_to_everything_known() -> None:
     assert did_you_mean("zzz", ["b", "a"]) == "; known: a, b"
     assert did_you_mean("zzz", []) == ""
+
+
+def test_a_name_that_two_distributions_claim_is_refused_until_one_is_chosen(stranger: Path) -> None:
+    info = stranger / "rival-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[test.things]\ngood = rival_things:good\n")
+    registry: Registry[object] = Registry("test.things", "thing")
+
+    with pytest.raises(PluginError, match=r"claimed by .*stranger_things:good of stranger.*uninstall one"):
+        registry.get("good")
+    registry.register("good", 1)
+
+    assert registry.get("good") == 1

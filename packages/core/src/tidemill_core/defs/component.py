@@ -18,7 +18,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import dagster as dg
 from dagster.components.component_scaffolding import scaffold_component
@@ -26,6 +26,7 @@ from dagster.components.resolved.scopes import LoadContextScope
 from pydantic import BaseModel, create_model, model_validator
 
 from tidemill_core.config import Config, Document, Place, validate
+from tidemill_core.defs.component_schema import with_templates
 
 if TYPE_CHECKING:
     from dagster_shared.yaml_utils.source_position import SourcePositionTree
@@ -129,6 +130,9 @@ def _unchecked(model: type[Config]) -> type[Config]:
         object.__setattr__(kept, _RAW, value)
         return kept
 
+    def model_json_schema(cls: type[Config], *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001
+        return with_templates(model.model_json_schema(*args, **kwargs))
+
     validators: dict[str, Any] = {"keep": model_validator(mode="wrap")(keep)}
     made = create_model(
         model.__name__,
@@ -137,7 +141,8 @@ def _unchecked(model: type[Config]) -> type[Config]:
         __module__=model.__module__,
         __validators__=validators,
     )
-    return cast("type[Config]", made)
+    made.model_json_schema = classmethod(model_json_schema)  # type: ignore[method-assign, assignment]
+    return made
 
 
 def _document(attributes: Mapping[str, Any], context: dg.ComponentLoadContext) -> Document:

@@ -46,7 +46,9 @@ class ParquetIOManager(dg.ConfigurableIOManager, ObjectStoreResource):
     row_group_rows: int = Field(default=0, description="Rows per row group; 0 leaves it to the writer.")
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write an asset, or each of its partitions when a mapping by partition key is given."""
+        """Write an asset, or each of its partitions when a mapping by partition key is given; None stores nothing."""
+        if obj is None:
+            return
         with dagster_errors():
             place = layout.place_of(context)
             store = self.open()

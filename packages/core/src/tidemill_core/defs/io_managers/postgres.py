@@ -49,7 +49,9 @@ class PostgresIOManager(dg.ConfigurableIOManager, PostgresResource):
     default_schema: str = Field(default="public", description="PostgreSQL schema of assets whose key has one part.")
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write an asset or a partition of it."""
+        """Write an asset or a partition of it; None stores nothing."""
+        if obj is None:
+            return
         with dagster_errors():
             target = _target(context, context.definition_metadata, self.default_schema, self.mode)
             began = time.monotonic()
