@@ -221,6 +221,7 @@ def test_ticks_and_daemons_are_shown(instance: dg.DagsterInstance, exporter: Met
         TickStatus,
     )
     from dagster._daemon.types import DaemonHeartbeat
+    from dagster._utils.error import SerializableErrorInfo
 
     origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "repo"), "hourly")
     schedule = ScheduleInstigatorData("0 * * * *")
@@ -235,6 +236,8 @@ def test_ticks_and_daemons_are_shown(instance: dg.DagsterInstance, exporter: Met
             status=status,
             timestamp=time.time(),
             selector_id=state.selector_id,
+            run_ids=[],
+            error=SerializableErrorInfo("boom", [], None) if status is TickStatus.FAILURE else None,
         )
         instance.create_tick(data)
 
@@ -305,7 +308,7 @@ def test_a_part_that_fails_is_counted_and_the_others_go_on(
     def locked(*_: object, **__: object) -> None:
         raise RuntimeError("database is locked")
 
-    monkeypatch.setattr(type(instance), "get_runs_count", locked)
+    monkeypatch.setattr(type(instance), "get_run_records", locked)
     instance.report_runless_asset_event(dg.AssetMaterialization("a"))
 
     exporter.refresh(60)

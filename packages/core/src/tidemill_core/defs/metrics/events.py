@@ -1,39 +1,54 @@
-"""Follow the event log from cursors: each run, step, materialization and check result is counted once."""
+"""Follow the event log from one cursor: each run, step, materialization and check result is counted once."""
 
 import re
 import time
+import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
 
 import dagster as dg
 from dagster import DagsterEventType as Type
-from dagster import EventLogRecord
-from dagster._core.event_api import EventRecordsFilter, RunStatusChangeRecordsFilter
-from dagster._core.storage.dagster_run import RunRecord, RunsFilter
+from dagster import EventLogEntry
+from dagster._core.storage.dagster_run import RunsFilter
+from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
 from tidemill_core.defs.metrics.families import Families
 
-ENDED = {Type.RUN_SUCCESS: "success", Type.RUN_FAILURE: "failure", Type.RUN_CANCELED: "canceled"}
-RUN_TYPES = (Type.RUN_ENQUEUED, Type.RUN_STARTING, *ENDED)
-DETAILS = {
-    Type.STEP_START: "",
-    Type.STEP_RESTARTED: "",
-    Type.STEP_SUCCESS: "success",
-    Type.STEP_FAILURE: "failure",
-    Type.STEP_SKIPPED: "skipped",
-    Type.STEP_UP_FOR_RETRY: "",
-    Type.ASSET_CHECK_EVALUATION: "",
+RUNS_ENDED = {Type.RUN_SUCCESS: "success", Type.RUN_FAILURE: "failure", Type.RUN_CANCELED: "canceled"}
+STEPS_ENDED = {Type.STEP_SUCCESS: "success", Type.STEP_FAILURE: "failure", Type.STEP_SKIPPED: "skipped"}
+STEP_TYPES = {Type.STEP_START, Type.STEP_RESTARTED, *STEPS_ENDED}
+OTHER_TYPES = {
+    *(Type.RUN_ENQUEUED, Type.RUN_STARTING, Type.RUN_START, *RUNS_ENDED),
+    *(Type.ASSET_MATERIALIZATION, Type.ASSET_CHECK_EVALUATION),
 }
-PAGE = 200
+PAGE = 1000
 _REMEMBERED = 20_000
 _MAX_DETAILS = 5_000
 _DETAIL_TRIES = 3
 _DYNAMIC = re.compile(r"\[[^\]]*\]")
 
 
+class Moments(OrderedDict[tuple[str, str], float]):
+    """When things began, by run and step; the oldest are forgotten where too many never end."""
+
+    def begin(self, run_id: str, step: str, moment: float) -> None:
+        """Remember a beginning."""
+        self[run_id, step] = moment
+        if len(self) > _REMEMBERED:
+            self.popitem(last=False)
+
+    def end(self, run_id: str, step: str, moment: float) -> float | None:
+        """Forget a beginning and give the seconds since, None if it is not known."""
+        began = self.pop((run_id, step), None)
+        return None if began is None else max(0.0, moment - began)
+
+
 class EventFollower:
     """Reads new events of an instance into metrics.
+
+    SQLite storage keeps the events of steps in a file per run, which is read when the run
+    has ended; every other event, and with PostgreSQL steps too, comes in the order of the log.
 
     Args:
         instance: What is followed.
@@ -49,10 +64,13 @@ class EventFollower:
         self.instance, self.families = instance, families
         self.settle_s = settle_s
         self.materialized: dict[str, float] = {}
+        self._storage = instance.event_log_storage
+        self._has_run_files = isinstance(self._storage, SqliteEventLogStorage)
+        self._types = OTHER_TYPES if self._has_run_files else OTHER_TYPES | STEP_TYPES
         self._since = since
-        self._cursors: dict[Type, int] = {}
-        self._queued: OrderedDict[str, float] = OrderedDict()
-        self._detail: deque[tuple[str, str, int]] = deque()
+        self._cursor: int | None = None
+        self._queued, self._runs, self._steps = Moments(), Moments(), Moments()
+        self._detail: deque[tuple[str, int]] = deque()
 
     def follow(self, deadline: float) -> bool:
         """Read page after page, at least one, until nothing is new or `deadline` (monotonic) has passed.
@@ -61,177 +79,157 @@ class EventFollower:
             True if everything was read.
         """
         while True:
-            more = self._runs()
-            more = self._materializations() or more
+            more = len(self._detail) > _MAX_DETAILS or self._page()
             while self._detail and time.monotonic() < deadline:
                 self._next_details()
             if not more or time.monotonic() > deadline:
                 return not more and not self._detail
 
-    def _runs(self) -> bool:
-        """Count one page of run status changes; True if there may be more."""
-        if len(self._detail) > _MAX_DETAILS:
-            return True  # the details of runs already counted come first
-        pages = {kind: self._page(kind) for kind in RUN_TYPES}
-        full = [page[-1].storage_id for page in pages.values() if len(page) == PAGE]
-        horizon = min(full, default=None)
-        events = sorted((each for page in pages.values() for each in page), key=lambda each: each.storage_id)
-        settled = self._settled(events, horizon)
-        records = self._records(settled)
-        for event in settled:
-            self._run_event(event, records.get(event.run_id))
-        for kind in RUN_TYPES:
-            seen = [each.storage_id for each in settled if _type(each) is kind]
-            self._cursors[kind] = max(seen, default=self._cursors[kind])
-        return horizon is not None and bool(settled)
-
-    def _page(self, kind: Type) -> Sequence[EventLogRecord]:
-        return self._read(kind, after=self._cursor(kind), limit=PAGE)
-
-    def _cursor(self, kind: Type) -> int:
-        if kind not in self._cursors:
-            self._cursors[kind] = first_after(lambda after: self._read(kind, after=after, limit=1), self._since)
-        return self._cursors[kind]
-
-    def _read(self, kind: Type, *, after: int, limit: int) -> Sequence[EventLogRecord]:
-        if kind is Type.ASSET_MATERIALIZATION:
-            chosen = EventRecordsFilter(event_type=kind, after_cursor=after)
-            return self.instance.event_log_storage.get_event_records(chosen, limit=limit, ascending=True)
-        changes = RunStatusChangeRecordsFilter(event_type=kind, after_storage_id=after)  # type: ignore[arg-type]
-        return self.instance.fetch_run_status_changes(changes, limit=limit, ascending=True).records
-
-    def _settled(self, events: Sequence[EventLogRecord], horizon: int | None) -> list[EventLogRecord]:
-        """Take events in order, up to the horizon and to the first that is too young."""
+    def _page(self) -> bool:
+        """Count one page of events; True if there may be more."""
+        if self._cursor is None:
+            self._cursor = first_after(lambda after: self._read(after, 1, None), self._since)
+        page = self._read(self._cursor, PAGE, self._types)
         youngest = time.time() - self.settle_s
-        taken = []
-        for event in events:
-            if event.timestamp > youngest or (horizon is not None and event.storage_id > horizon):
+        settled: dict[int, EventLogEntry] = {}
+        for number, event in page.items():
+            if event.timestamp > youngest:
                 break
-            taken.append(event)
-        return taken
-
-    def _records(self, events: Iterable[EventLogRecord]) -> dict[str, RunRecord]:
-        ids = [each.run_id for each in events if _type(each) in ENDED]
-        if not ids:
-            return {}
-        records = self.instance.get_run_records(RunsFilter(run_ids=ids))
-        return {each.dagster_run.run_id: each for each in records}
-
-    def _run_event(self, event: EventLogRecord, record: RunRecord | None) -> None:
-        kind, job = _type(event), event.event_log_entry.job_name or ""
-        if kind is Type.RUN_ENQUEUED:
-            self._queued[event.run_id] = event.timestamp
-            if len(self._queued) > _REMEMBERED:
-                self._queued.popitem(last=False)
-            return
-        queued = self._queued.pop(event.run_id, None)
-        if kind is Type.RUN_STARTING:
-            if queued is not None and not is_hidden(job):
-                self.families.queue_seconds.at(job).observe(max(0.0, event.timestamp - queued))
-            return
-        self._detail.append((event.run_id, job, 0))
-        if is_hidden(job):
-            return
-        status = ENDED[kind]
-        self.families.runs.at(job, status).inc()
-        if record is not None and PARENT_RUN_ID_TAG in record.dagster_run.tags:
-            self.families.run_retries.at(job).inc()
-        if record is not None and record.start_time and record.end_time:
-            self.families.run_seconds.at(job, status).observe(max(0.0, record.end_time - record.start_time))
-
-    def _materializations(self) -> bool:
-        kind = Type.ASSET_MATERIALIZATION
-        page = self._page(kind)
-        settled = self._settled(page, None)
-        for event in settled:
-            if event.asset_key is not None:
-                name = event.asset_key.to_user_string()
-                self.families.materializations.at(name).inc()
-                self.materialized[name] = max(event.timestamp, self.materialized.get(name, 0.0))
-            self._cursors[kind] = event.storage_id
+            settled[number] = event
+        retries = self._retries(settled)
+        for number, event in settled.items():
+            self._count(event, retries)
+            self._cursor = number
         return len(settled) == PAGE
 
+    def _read(self, after: int, limit: int, types: set[Type] | None) -> Mapping[int, EventLogEntry]:
+        with warnings.catch_warnings():
+            # One query for several types is what makes this cheap; a query per type would cost a connection each.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return self._storage.get_logs_for_all_runs_by_log_id(after, types, limit)
+
+    def _retries(self, events: Mapping[int, EventLogEntry]) -> set[str]:
+        """Find which of the runs that ended here were retries of another."""
+        ids = [each.run_id for each in events.values() if each.dagster_event_type in RUNS_ENDED]
+        if not ids:
+            return set()
+        runs = self.instance.get_runs(RunsFilter(run_ids=ids))
+        return {each.run_id for each in runs if PARENT_RUN_ID_TAG in each.tags}
+
+    def _count(self, event: EventLogEntry, retries: set[str]) -> None:
+        kind = event.dagster_event_type
+        if kind is Type.ASSET_MATERIALIZATION:
+            self._materialization(event)
+        elif kind is Type.ASSET_CHECK_EVALUATION:
+            self._check(event)
+        elif kind in RUNS_ENDED:
+            self._run_ended(event, RUNS_ENDED[kind], is_retry=event.run_id in retries)
+        elif not is_hidden(event.job_name):
+            self._run_or_step(event)
+
+    def _run_or_step(self, event: EventLogEntry) -> None:
+        kind, job = event.dagster_event_type, event.job_name or ""
+        if kind is Type.RUN_ENQUEUED:
+            self._queued.begin(event.run_id, "", event.timestamp)
+        elif kind is Type.RUN_STARTING:
+            waited = self._queued.end(event.run_id, "", event.timestamp)
+            if waited is not None:
+                self.families.queue_seconds.at(job).observe(waited)
+        elif kind is Type.RUN_START:
+            self._runs.begin(event.run_id, "", event.timestamp)
+        else:
+            self._step(event)
+
+    def _run_ended(self, event: EventLogEntry, status: str, *, is_retry: bool) -> None:
+        if is_hidden(event.job_name):
+            return
+        job = event.job_name or ""
+        self.families.runs.at(job, status).inc()
+        self._queued.pop((event.run_id, ""), None)
+        took = self._runs.end(event.run_id, "", event.timestamp)
+        if took is not None:
+            self.families.run_seconds.at(job, status).observe(took)
+        if is_retry:
+            self.families.run_retries.at(job).inc()
+        if self._has_run_files:
+            self._detail.append((event.run_id, 0))
+
     def _next_details(self) -> None:
-        """Count the details of the next run; one that cannot be read is tried again after the others."""
-        run_id, job, tries = self._detail.popleft()
+        """Count the steps of the next run; one that cannot be read is tried again after the others."""
+        run_id, tries = self._detail.popleft()
         try:
-            self._run_details(run_id, job)
+            cursor: str | None = None
+            events: list[EventLogEntry] = []
+            has_more = True
+            while has_more:
+                page = self._storage.get_records_for_run(run_id, cursor=cursor, of_type=STEP_TYPES, limit=PAGE)
+                events += (each.event_log_entry for each in page.records)
+                cursor, has_more = page.cursor, page.has_more
         except Exception:
             if tries < _DETAIL_TRIES - 1:
-                self._detail.append((run_id, job, tries + 1))
+                self._detail.append((run_id, tries + 1))
             raise
-
-    def _run_details(self, run_id: str, job: str) -> None:
-        """Count the steps and check results of one run that ended."""
-        cursor: str | None = None
-        events: list[EventLogRecord] = []
-        while True:
-            page = self.instance.get_records_for_run(run_id, cursor=cursor, of_type=set(DETAILS), limit=1000)
-            events += page.records
-            cursor = page.cursor
-            if not page.has_more:
-                break
-        started: dict[str, float] = {}
         for event in events:
-            if _type(event) is Type.ASSET_CHECK_EVALUATION:
-                self._check(event)
-            elif not is_hidden(job):
-                self._step(event, job, started)
+            self._step(event)
 
-    def _step(self, event: EventLogRecord, job: str, started: dict[str, float]) -> None:
-        kind, key = _type(event), event.event_log_entry.step_key or ""
+    def _step(self, event: EventLogEntry) -> None:
+        kind, job, key = event.dagster_event_type, event.job_name or "", event.step_key or ""
         step = _DYNAMIC.sub("", key)
-        if kind in {Type.STEP_START, Type.STEP_RESTARTED}:
-            started[key] = event.timestamp
+        if kind not in STEPS_ENDED:
+            self._steps.begin(event.run_id, key, event.timestamp)
             if kind is Type.STEP_RESTARTED:
                 self.families.step_retries.at(job, step).inc()
-        elif DETAILS[kind]:
-            self.families.steps.at(job, step, DETAILS[kind]).inc()
-            if key in started:
-                self.families.step_seconds.at(job, step).observe(max(0.0, event.timestamp - started.pop(key)))
+            return
+        self.families.steps.at(job, step, STEPS_ENDED[kind]).inc()
+        took = self._steps.end(event.run_id, key, event.timestamp)
+        if took is not None:
+            self.families.step_seconds.at(job, step).observe(took)
 
-    def _check(self, event: EventLogRecord) -> None:
-        assert event.event_log_entry.dagster_event is not None
-        evaluation = event.event_log_entry.dagster_event.asset_check_evaluation_data
+    def _materialization(self, event: EventLogEntry) -> None:
+        asset_key = event.dagster_event.asset_key if event.dagster_event else None
+        if asset_key is not None:
+            name = asset_key.to_user_string()
+            self.families.materializations.at(name).inc()
+            self.materialized[name] = max(event.timestamp, self.materialized.get(name, 0.0))
+
+    def _check(self, event: EventLogEntry) -> None:
+        assert event.dagster_event is not None
+        evaluation = event.dagster_event.asset_check_evaluation_data
         asset, check = evaluation.asset_key.to_user_string(), evaluation.check_name
         result = "passed" if evaluation.passed else evaluation.severity.value.lower()
         self.families.checks.at(asset, check, result).inc()
         self.families.check_passed.at(asset, check).set(float(evaluation.passed))
 
 
-def is_hidden(job: str) -> bool:
+def is_hidden(job: str | None) -> bool:
     """Tell whether Dagster made the job itself (``__ASSET_JOB``), or the event has none."""
     return not job or job.startswith("__")
 
 
-def first_after(read_one: Callable[[int], Sequence[EventLogRecord]], since: float) -> int:
+def first_after(read_one: Callable[[int], Mapping[int, EventLogEntry]], since: float) -> int:
     """Find the cursor whose next event is the first after `since`, by bisection.
 
     Args:
-        read_one: Reads the first event after a cursor, if there is one.
+        read_one: Reads the first event after a cursor, by its number, if there is one.
         since: Seconds since the epoch; events are taken to be in order of time.
 
     Returns:
         0 if every event is after `since`.
     """
-    first = read_one(0)
-    if not first or first[0].timestamp > since:
-        return 0
-    low, high = first[0].storage_id, 2 * first[0].storage_id
-    while (found := read_one(high)) and found[0].timestamp <= since:
-        low, high = found[0].storage_id, 2 * found[0].storage_id
+
+    def before(after: int) -> int | None:
+        for number, event in read_one(after).items():
+            return number if event.timestamp <= since else None
+        return None
+
+    low, step = 0, 1
+    while (found := before(low + step)) is not None or (low == 0 and (found := before(0)) is not None):
+        low, step = found, step * 2
+    high = low + step
     while high - low > 1:
-        middle = (low + high) // 2
-        found = read_one(middle)
-        if found and found[0].timestamp <= since:
-            low = found[0].storage_id
-            high = max(high, low)
+        found = before((low + high) // 2)
+        if found is None:
+            high = (low + high) // 2
         else:
-            high = middle
+            low = found
     return low
-
-
-def _type(event: EventLogRecord) -> Type:
-    kind = event.event_log_entry.dagster_event_type
-    assert kind is not None
-    return kind

@@ -17,6 +17,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DAY_S = 86_400.0
 TICKS_S = 600.0
 """Ticks of this many seconds before the start are counted too; they are many."""
+NOW_S, SLOW_S = 4.0, 14.0
+"""Seconds for which a look at the queue and pools, and at daemons and ticks, is good enough."""
 
 log = get_logger(__name__)
 
@@ -55,6 +57,7 @@ class MetricsExporter:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._knows_ages = False
+        self._done: dict[str, float] = {}
 
     def start(self) -> Self:
         """Follow the instance on a daemon thread until `stop`."""
@@ -73,7 +76,7 @@ class MetricsExporter:
         """Write the metrics in Prometheus' text format."""
         if self._thread is None and self._lock.acquire(blocking=False):
             try:
-                self._refresh(self.scrape_budget_s)
+                self._refresh(self.scrape_budget_s, forced=False)
             finally:
                 self._lock.release()
         snapshot.ages(self.families, dict(self._events.materialized))
@@ -82,15 +85,16 @@ class MetricsExporter:
     def refresh(self, budget_s: float) -> bool:
         """Read what is new, for about `budget_s` seconds; True if everything was read."""
         with self._lock:
-            return self._refresh(budget_s)
+            return self._refresh(budget_s, forced=True)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            caught_up = self.refresh(0.25)
+            with self._lock:
+                caught_up = self._refresh(0.25, forced=False)
             # Between turns of a long catch-up others (a scrape, the databases) get their share.
             self._stop.wait(self.interval_s if caught_up else 0.05)
 
-    def _refresh(self, budget_s: float) -> bool:
+    def _refresh(self, budget_s: float, *, forced: bool) -> bool:
         began = time.monotonic()
         caught_up = False
 
@@ -98,12 +102,18 @@ class MetricsExporter:
             nonlocal caught_up
             caught_up = self._events.follow(time.monotonic() + budget_s)
 
-        self._part("queue", lambda: snapshot.queue(self.instance, self.families))
-        self._part("pools", lambda: snapshot.pools(self.instance, self.families))
-        self._part("daemons", lambda: snapshot.daemons(self.instance, self.families))
-        self._part("ticks", self._ticks.follow)
-        self._part("assets", self._learn_ages)
-        self._part("events", follow)
+        parts: dict[str, tuple[float, Callable[[], None]]] = {
+            "queue": (NOW_S, lambda: snapshot.queue(self.instance, self.families)),
+            "pools": (NOW_S, lambda: snapshot.pools(self.instance, self.families)),
+            "daemons": (SLOW_S, lambda: snapshot.daemons(self.instance, self.families)),
+            "ticks": (SLOW_S, self._ticks.follow),
+            "assets": (0.0, self._learn_ages),
+            "events": (0.0, follow),
+        }
+        for name, (every_s, work) in parts.items():
+            if forced or began - self._done.get(name, -every_s) >= every_s:
+                self._done[name] = began
+                self._part(name, work)
         self.families.caught_up.set(float(caught_up))
         self.families.refresh_seconds.set(time.monotonic() - began)
         return caught_up

@@ -1,6 +1,7 @@
 """What the instance looks like now: the queue, pools, daemons, ticks and the age of assets."""
 
 import time
+from collections import Counter
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -27,16 +28,22 @@ _KINDS = {
 
 
 def queue(instance: dg.DagsterInstance, families: Families) -> None:
-    """Count what runs and what waits."""
-    waiting = RunsFilter(statuses=[DagsterRunStatus.QUEUED])
-    families.queue_depth.set(instance.get_runs_count(waiting))
-    oldest = instance.get_run_records(waiting, limit=1, ascending=True)
-    families.queue_oldest.set(max(0.0, time.time() - oldest[0].create_timestamp.timestamp()) if oldest else 0.0)
-    counts: dict[tuple[str, str], int] = {}
-    for run in instance.get_runs(RunsFilter(statuses=list(ACTIVE)), limit=MAX_RUNS):
-        if not is_hidden(run.job_name):
-            series = (run.job_name, run.status.value.lower())
-            counts[series] = counts.get(series, 0) + 1
+    """Count what runs and what waits; one query while fewer than `MAX_RUNS` are active."""
+    active = instance.get_run_records(RunsFilter(statuses=list(ACTIVE)), limit=MAX_RUNS)
+    waiting = [each for each in active if each.dagster_run.status is DagsterRunStatus.QUEUED]
+    depth = len(waiting)
+    if len(active) == MAX_RUNS:
+        queued = RunsFilter(statuses=[DagsterRunStatus.QUEUED])
+        depth = instance.get_runs_count(queued)
+        waiting = list(instance.get_run_records(queued, limit=1, ascending=True))
+    oldest = min((each.create_timestamp.timestamp() for each in waiting), default=None)
+    families.queue_depth.set(depth)
+    families.queue_oldest.set(0.0 if oldest is None else max(0.0, time.time() - oldest))
+    counts = Counter(
+        (each.dagster_run.job_name, each.dagster_run.status.value.lower())
+        for each in active
+        if not is_hidden(each.dagster_run.job_name)
+    )
     families.runs_active.keep(counts)
     for series, count in counts.items():
         families.runs_active.at(*series).set(count)
@@ -47,7 +54,7 @@ def pools(instance: dg.DagsterInstance, families: Families) -> None:
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
         return
-    names = sorted({*storage.get_concurrency_keys(), *(each.name for each in storage.get_pool_limits())})[:MAX_POOLS]
+    names = sorted(each.name for each in storage.get_pool_limits())[:MAX_POOLS]
     for name, info in storage.get_concurrency_infos(names).items():
         families.pool_slots.at(name).set(info.slot_count if info.limit is None else info.limit)
         families.pool_used.at(name).set(info.active_slot_count)
