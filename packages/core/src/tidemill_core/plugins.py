@@ -61,9 +61,10 @@ class Registry(Generic[T]):
 
     def _entry_points(self) -> dict[str, list[EntryPoint]]:
         if self._found is None:
-            self._found = {}
+            found: dict[str, list[EntryPoint]] = {}
             for point in entry_points(group=self.group):
-                self._found.setdefault(point.name, []).append(point)
+                found.setdefault(point.name, []).append(point)
+            self._found = found  # only when whole: other threads read it without a lock
         return self._found
 
 

@@ -75,3 +75,33 @@ def test_a_name_that_two_distributions_claim_is_refused_until_one_is_chosen(stra
     registry.register("good", 1)
 
     assert registry.get("good") == 1
+
+
+def test_threads_that_ask_at_once_all_find_the_extension(monkeypatch) -> None:
+    import threading
+    from importlib.metadata import EntryPoint
+
+    from tidemill_core import plugins
+
+    asked, answered = threading.Barrier(2), threading.Event()
+
+    def slowly(group: str):
+        yield EntryPoint("first", "json:dumps", group)
+        answered.wait(0.2)
+        yield EntryPoint("second", "json:loads", group)
+
+    monkeypatch.setattr(plugins, "entry_points", slowly)
+    registry: plugins.Registry[object] = plugins.Registry("some.group", "thing")
+    found: list[object] = []
+
+    def ask() -> None:
+        asked.wait(10)
+        found.append(registry.get("second"))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(10)
+
+    assert 2 == len(found)
