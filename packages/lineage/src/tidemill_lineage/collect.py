@@ -12,7 +12,7 @@ from tidemill_lineage.emitters._base import Emitter
 from tidemill_lineage.emitters.json_file import JsonFileEmitter
 from tidemill_lineage.errors import LineageError
 from tidemill_lineage.events import EventLog
-from tidemill_lineage.graph import Graph, renamed, with_local_names
+from tidemill_lineage.graph import Graph, renamed, with_stable_names
 from tidemill_lineage.model import ASSET_SCHEME, DatasetUrn, Run, asset_urn
 
 
@@ -80,5 +80,5 @@ def resolved(runs: Iterable[Run], graph: Graph) -> Iterable[Run]:
         if dataset.asset_key and not urn.startswith(ASSET_SCHEME):
             stored.setdefault(asset_urn(dataset.asset_key), []).append(urn)
     names = {alias: urns[0] for alias, urns in stored.items() if len(urns) == 1}
-    for run in with_local_names(list(runs)):
+    for run in with_stable_names(list(runs)):
         yield renamed(run, names)

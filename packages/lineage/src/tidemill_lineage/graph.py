@@ -19,10 +19,13 @@ from tidemill_lineage.model import (
     asset_urn,
     column_urn,
     split_column,
+    stable_urn,
 )
 
 JOB_LINK = "JOB"
 """Subtype of the edges that only say: one job read this and wrote that."""
+PART_LINK = "PART"
+"""Subtype of the edges from a dataset to a folder or bucket that holds it and is read as a whole."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Graph:
             GraphError: Nothing, or more than one thing, has this name.
         """
         dataset, column = split_column(name)
-        urn = self._resolve_dataset(dataset)
+        urn = self._resolve_dataset(stable_urn(dataset))
         known = {each.name for each in self.datasets[urn].columns} | self._edge_columns(urn)
         if column and column not in known:
             raise GraphError(f"{urn} has no column {column!r}; known: {', '.join(sorted(known)) or 'none'}")
@@ -197,7 +200,7 @@ def merge(graph: Graph, runs: Iterable[Run]) -> Graph:
         A new graph; merging the same runs again returns an equal one.
     """
     done = sorted((run for run in runs if run.state == "COMPLETE"), key=lambda run: (run.ended_at, run.id, run.job))
-    done = with_local_names(done)
+    done = with_stable_names(done)
     datasets, jobs = dict(graph.datasets), dict(graph.jobs)
     described: dict[DatasetUrn, str] = {}
     for run in done:
@@ -206,32 +209,38 @@ def merge(graph: Graph, runs: Iterable[Run]) -> Graph:
             datasets[dataset.urn] = _merge_dataset(known, dataset, more=described.get(dataset.urn) == run.id)
             if dataset.columns:
                 described[dataset.urn] = run.id
-        for urn in {urn for edge in run.edges for urn in (edge.source, edge.target)}:
+        for urn in _urns(run):
             datasets.setdefault(urn, Dataset(urn=urn))
         jobs[run.job] = _merge_job(jobs.get(run.job, Job(name=run.job)), run)
     stored = _stored_assets(datasets)
     names = {asset_urn(key): urns[0] for key, urns in stored.items() if len(urns) == 1}
     found = _merge_edges((edge for edge in graph.edges if not _is_derived(edge)), done, names)
     renamed_sets = _rename_datasets(datasets, names)
-    renamed = {
+    renamed_jobs = {
         name: Job(name=name, reads=_renamed(job.reads, names), writes=_renamed(job.writes, names))
         for name, job in sorted(jobs.items())
     }
     found |= _asset_links(stored, renamed_sets, found)
-    found |= _job_links(renamed, found)
-    return Graph(dict(sorted(renamed_sets.items())), renamed, tuple(sorted(found)))
+    found |= _job_links(renamed_jobs, found)
+    found |= _part_links(renamed_jobs, renamed_sets)
+    return Graph(dict(sorted(renamed_sets.items())), renamed_jobs, tuple(sorted(found)))
 
 
-def with_local_names(runs: Sequence[Run]) -> list[Run]:
-    """Replace ``asset://key`` in a job's runs by the stored dataset of that asset that the same job read or wrote."""
+def with_stable_names(runs: Sequence[Run]) -> list[Run]:
+    """Name datasets the same in every run.
+
+    Ports that the system chose go (`stable_urn`), and ``asset://key`` becomes the stored dataset of
+    that asset which the same job read or wrote in the same run.
+    """
     stored: dict[tuple[str, str], dict[DatasetUrn, set[DatasetUrn]]] = {}
-    for run in runs:
+    stable = [renamed(run, {urn: stable_urn(urn) for urn in _urns(run)}) for run in runs]
+    for run in stable:
         for dataset in (*run.reads, *run.writes):
             if dataset.asset_key and not dataset.urn.startswith(ASSET_SCHEME):
                 known = stored.setdefault((run.id, run.job), {})
                 known.setdefault(asset_urn(dataset.asset_key), set()).add(dataset.urn)
     found = []
-    for run in runs:
+    for run in stable:
         known = stored.get((run.id, run.job), {})
         found.append(renamed(run, {alias: next(iter(urns)) for alias, urns in known.items() if len(urns) == 1}))
     return found
@@ -247,6 +256,11 @@ def renamed(run: Run, names: Mapping[DatasetUrn, DatasetUrn]) -> Run:
         writes=tuple(replace(each, urn=names.get(each.urn, each.urn)) for each in run.writes),
         edges=tuple(_rename_edge(each, names) for each in run.edges),
     )
+
+
+def _urns(run: Run) -> set[DatasetUrn]:
+    named = {each.urn for each in (*run.reads, *run.writes)}
+    return named | {urn for edge in run.edges for urn in (edge.source, edge.target)}
 
 
 def _merge_edges(edges: Iterable[Edge], runs: Iterable[Run], names: Mapping[DatasetUrn, DatasetUrn]) -> set[Edge]:
@@ -273,7 +287,7 @@ def _rename_edge(edge: Edge, names: Mapping[DatasetUrn, DatasetUrn]) -> Edge:
 
 def _is_derived(edge: Edge) -> bool:
     """Whether `merge` made this edge itself; it is made anew each time."""
-    return edge.method == "schema" or edge.subtype == JOB_LINK
+    return edge.method == "schema" or edge.subtype in (JOB_LINK, PART_LINK)
 
 
 def _merge_dataset(old: Dataset | None, new: Dataset, *, more: bool) -> Dataset:
@@ -352,6 +366,17 @@ def _job_links(jobs: Mapping[str, Job], edges: set[Edge]) -> set[Edge]:
         if (job.name, target) not in said
         for source in job.reads
         if source != target and source not in job.writes and (source, target) not in joined
+    }
+
+
+def _part_links(jobs: Mapping[str, Job], datasets: Iterable[DatasetUrn]) -> set[Edge]:
+    """Link what lies in a folder or bucket to it, where a job reads it as a whole (a sync of the lake)."""
+    wholes = {urn for job in jobs.values() for urn in job.reads}
+    return {
+        Edge(source=part, target=whole, kind="DIRECT", subtype=PART_LINK, method="declared")
+        for whole in wholes
+        for part in datasets
+        if part != whole and part.startswith(whole.rstrip("/") + "/")
     }
 
 

@@ -6,6 +6,7 @@ never by the run that touched it, so a second run yields the same graph.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,8 @@ Method = Literal["plan", "probe", "sql", "attrs", "declared", "schema"]
 State = Literal["COMPLETE", "FAIL"]
 
 ASSET_SCHEME = "asset://"
+_EPHEMERAL = re.compile(r"([a-z0-9+.-]+://)(?:127\.0\.0\.1|localhost|\[::1\]):(\d+)(?=/|$)")
+_CHOSEN_BY_SYSTEM = 32768
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -100,6 +103,17 @@ def asset_urn(asset_key: str) -> DatasetUrn:
 def column_urn(dataset: DatasetUrn, column: str) -> str:
     """Name a column: ``urn#column``; just the URN for the dataset as a whole."""
     return f"{dataset}#{column}" if column else dataset
+
+
+def stable_urn(urn: DatasetUrn) -> DatasetUrn:
+    """Name a dataset on this machine the same in every run.
+
+    A server on a loopback address whose port the system chose (an embedded one) gets another port
+    at each start, so that port is no part of the name: ``postgres://127.0.0.1:40767/db/t`` becomes
+    ``postgres://localhost/db/t``. A port below 32768 was chosen by somebody, and stays.
+    """
+    found = _EPHEMERAL.match(urn)
+    return f"{found[1]}localhost{urn[found.end() :]}" if found and int(found[2]) >= _CHOSEN_BY_SYSTEM else urn
 
 
 def split_column(name: str) -> tuple[DatasetUrn, str]:

@@ -11,7 +11,7 @@ from tidemill_lineage.capture.declared import declare
 from tidemill_lineage.document import dump_graph, faults, parse_graph, stale
 from tidemill_lineage.errors import GraphError
 from tidemill_lineage.graph import Graph, diff, merge
-from tidemill_lineage.model import Column, Dataset, Run, asset_urn
+from tidemill_lineage.model import Column, Dataset, Run, asset_urn, stable_urn
 
 RAW = declare(job="load", output="pg://db/raw", columns={"a": ["file:///x#a"], "b": ["file:///x#b"]}, run_id="1", at=1)
 MART = declare(
@@ -214,3 +214,30 @@ def test_columns_that_a_newer_schema_dropped_are_called_stale() -> None:
 
     assert stale(graph()) == []
     assert stale(merge(graph(), [narrower])) == ["pg://db/raw#b"]
+
+
+def test_an_embedded_server_on_another_port_is_the_same_dataset() -> None:
+    def load(port: int, at: float) -> Run:
+        columns = {"a": [f"http://127.0.0.1:{port + 1}/v1/weather#a"]}
+        return declare(job="load", output=f"postgres://127.0.0.1:{port}/db/t", columns=columns, run_id=str(port), at=at)
+
+    found = merge(merge(Graph(), [load(40_001, 1)]), [load(50_001, 2)])
+
+    assert list(found.datasets) == ["http://localhost/v1/weather", "postgres://localhost/db/t"]
+    assert found.resolve("postgres://127.0.0.1:40001/db/t#a") == "postgres://localhost/db/t#a"
+
+
+@pytest.mark.parametrize("urn", ["postgres://127.0.0.1:5433/db/t", "postgres://db.example:40001/db/t", "s3://b/k"])
+def test_a_port_that_somebody_chose_stays(urn: str) -> None:
+    assert stable_urn(urn) == urn
+
+
+def test_what_lies_in_a_folder_that_is_read_as_a_whole_flows_through_it() -> None:
+    mart = declare(job="mart", output="s3://lake/mart/t.parquet", columns={"a": ["pg://db/raw#a"]}, at=1)
+    sync = Run(id="1", job="sync", ended_at=2, reads=(Dataset(urn="s3://lake"),), writes=(Dataset(urn="gs://mirror"),))
+
+    found = merge(Graph(), [mart, sync])
+
+    assert found.downstream("pg://db/raw") == ["s3://lake/mart/t.parquet", "s3://lake", "gs://mirror"]
+    assert "gs://mirror" in found.impact("pg://db/raw#a")
+    assert merge(found, [mart, sync]) == found

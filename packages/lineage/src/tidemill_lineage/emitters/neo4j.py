@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tidemill_lineage.errors import EmitRefused, EmitterDown
-from tidemill_lineage.graph import Graph, merge
+from tidemill_lineage.graph import Graph, merge, with_stable_names
 from tidemill_lineage.model import Dataset, Edge, Run, column_urn
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Neo4jEmitter:
         """
         import neo4j.exceptions as wrong
 
+        runs = with_stable_names(runs)
         try:
             with self._open().session() as session:
                 self.last_changes = sum(

@@ -18,6 +18,7 @@ import orjson
 from tidemill_core.retry import RetryPolicy
 
 from tidemill_lineage.errors import EmitRefused, EmitterDown
+from tidemill_lineage.graph import with_stable_names
 from tidemill_lineage.model import ASSET_SCHEME, Dataset, DatasetUrn, Edge, Run
 
 SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json"
@@ -30,7 +31,7 @@ _POSTGRES = re.compile(r"^postgres(?:ql)?$")
 def events_of(runs: Iterable[Run], *, namespace: str = "tidemill") -> list[dict[str, Any]]:
     """Build the events of runs, in order: START and the end of each job of each run."""
     jobs: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
+    for run in with_stable_names(list(runs)):
         jobs.setdefault((run.id, run.job), []).append(run)
     return [event for parts in jobs.values() for event in _events(parts, namespace)]
 
