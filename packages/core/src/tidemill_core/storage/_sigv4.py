@@ -28,6 +28,7 @@ class Credentials:
     token: str | None = None
 
     def __repr__(self) -> str:
+        """Leave secret and token out."""
         return f"Credentials({self.access_key!r})"
 
 
@@ -39,13 +40,14 @@ def sign(
     base_path: str,
     region: str,
     now: datetime,
+    payload: str = _PAYLOAD,
 ) -> Headers:
-    """Add date and signature to a request's headers.
+    """Add date and signature to a request's headers; `payload` is the body's SHA-256 where it is signed.
 
     See https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html.
     """
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
-    headers = {**request.headers, "host": host, "x-amz-content-sha256": _PAYLOAD, "x-amz-date": stamp}
+    headers = {**request.headers, "host": host, "x-amz-content-sha256": payload, "x-amz-date": stamp}
     if credentials.token:
         headers["x-amz-security-token"] = credentials.token
     signed = _canonical(headers)
@@ -58,7 +60,7 @@ def sign(
             *(f"{name}:{value}" for name, value in signed.items()),
             "",
             names,
-            _PAYLOAD,
+            payload,
         ]
     )
     scope = f"{stamp[:8]}/{region}/s3/aws4_request"
