@@ -146,7 +146,7 @@ def status(config: str, store: str | None, limit: int, as_json: bool) -> None:  
         facts = load.facts
         click.echo(
             f"  {load.started_at}  {load.stream:<20} {load.status:<8} pages {facts.get('pages')}"
-            f" (unchanged {facts.get('not_modified')}), records {facts.get('records')}"
+            f" (unchanged {facts.get('not_modified')}), new {facts.get('inserted')}, changed {facts.get('updated')}"
         )
 
 

@@ -87,6 +87,7 @@ def build_stream_asset(config: IngestConfig, stream: StreamConfig) -> dg.AssetsD
         deps=[dg.AssetKey(dep.split("/")) for dep in config.deps],
         group_name=config.group,
         kinds={"rest", _store_kind(config)},
+        code_version=table_spec(config, stream).fingerprint,
         pool=config.pool or f"api/{host}",
         required_resource_keys=needed,
         description=f"Stream {stream.name!r} of {config.source!r}, table {stream.table_name}.",

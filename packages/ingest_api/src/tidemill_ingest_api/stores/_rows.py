@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import orjson
+
 from tidemill_ingest_api.errors import SchemaConflict
-from tidemill_ingest_api.stores._base import DOC, EXTRA, LOADED_AT, VERSION, TableSpec
+from tidemill_ingest_api.stores._base import DOC, EXTRA, LOADED_AT, VERSION, Commit, TableSpec, Written
 
 
 def quote(name: str) -> str:
@@ -38,6 +40,15 @@ def upsert_tail(spec: TableSpec, table: str, *, differs: str) -> str:
         old, new = f"{table}.{quote(spec.cursor)}", f"excluded.{quote(spec.cursor)}"
         condition = f"({condition}) AND ({old} IS NULL OR {new} >= {old})"
     return f"ON CONFLICT ({quoted(spec.primary_key)}) DO UPDATE SET {sets} WHERE {condition}"
+
+
+def facts_text(commit: Commit, written: Written) -> str:
+    """Write the load log's facts, with what this very commit did added to what the earlier ones did."""
+    facts = dict(commit.facts)
+    facts["inserted"] = facts.get("inserted", 0) + written.inserted
+    facts["updated"] = facts.get("updated", 0) + written.updated
+    facts["unchanged"] = facts.get("unchanged", 0) + len(commit.rows) - written.inserted - written.updated
+    return orjson.dumps(facts).decode()
 
 
 def missing_columns(spec: TableSpec, wanted: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:

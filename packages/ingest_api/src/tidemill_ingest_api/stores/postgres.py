@@ -9,7 +9,6 @@ from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from tidemill_core.postgres import (
     CopyWriter,
     TableName,
@@ -229,7 +228,8 @@ class PostgresWriter:
         with self._connection.transaction():
             self._connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('tidemill.ingest.ddl', 0))")
             self._connection.execute("SET LOCAL client_min_messages = warning")
-            self._connection.execute(_STATE_DDL)
+            if not _one(self._connection, "SELECT to_regclass('tidemill_ingest.loads') IS NOT NULL", ())[0]:
+                self._connection.execute(_STATE_DDL)  # only where missing: it needs rights that a writer may not have
             is_new = self._prepare_table()
             row = self._connection.execute(_SELECT_STREAM, self._scope).fetchone()
             has_rows = not is_new and self._connection.execute(f"SELECT 1 FROM {_name(self._table)} LIMIT 1").fetchone()  # noqa: S608  # quoted
@@ -293,7 +293,7 @@ class PostgresWriter:
                     commit.status,
                     commit.started_at,
                     commit.finished_at,
-                    orjson.dumps(commit.facts).decode(),
+                    _rows.facts_text(commit, written),
                 ),
             )
         self._state = StreamState(cursor=commit.cursor or self._state.cursor, version=written.version)

@@ -263,7 +263,7 @@ class SqliteWriter:
                 commit.status,
                 commit.started_at,
                 commit.finished_at,
-                orjson.dumps(commit.facts).decode(),
+                _rows.facts_text(commit, written),
             ),
         )
         self._state = StreamState(cursor=commit.cursor or self._state.cursor, version=written.version)

@@ -228,7 +228,8 @@ class StoreSuite:
             writer.commit(commit_of(record("x", 1), facts={"pages": 1}))
             writer.commit(commit_of(load_id="2", facts={"pages": 2}, finished_at="2026-01-01T00:00:01"))
 
-        assert [(load.load_id, load.facts["pages"]) for load in store.loads("suite")] == [("2", 2), ("1", 1)]
+        found = [(load.load_id, load.facts["pages"], load.facts["inserted"]) for load in store.loads("suite")]
+        assert found == [("2", 2, 0), ("1", 1, 1)]
         assert store.loads("another") == []
 
     def test_no_key_is_repeated(self, store: Store) -> None:
