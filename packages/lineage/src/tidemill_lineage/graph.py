@@ -138,7 +138,12 @@ class Graph:
                 yield from ((each, edge) for each in self._named_targets(edge, as_columns=bool(column)))
 
     def _direct_targets(self, name: str) -> Iterator[tuple[str, Edge]]:
-        return ((each, edge) for each, edge in self._targets(name) if edge.kind == "DIRECT")
+        """Follow values only: counting the rows of a dataset carries no column's values on."""
+        is_column = bool(split_column(name)[1])
+        for each, edge in self._targets(name):
+            counts_rows = is_column and not edge.source_column and edge.method in ("plan", "probe", "sql")
+            if edge.kind == "DIRECT" and not counts_rows:
+                yield each, edge
 
     def _named_targets(self, edge: Edge, *, as_columns: bool) -> list[str]:
         """Spell out "every column of the target" so that a walk by column goes on from each."""
@@ -294,11 +299,9 @@ def _merge_dataset(old: Dataset | None, new: Dataset, *, more: bool) -> Dataset:
     """The newest run's columns win, in one run they add up (`more`), and a run that names none keeps those known."""
     if old is None:
         return new
-    columns = new.columns or old.columns
-    if more and new.columns:
-        columns = tuple(
-            ({each.name: each for each in old.columns} | {each.name: each for each in new.columns}).values()
-        )
+    known = {each.name: each for each in old.columns}
+    told = {each.name: each if each.type else known.get(each.name, each) for each in new.columns}
+    columns = tuple(((known | told) if more else told or known).values())
     return Dataset(urn=new.urn, columns=columns, asset_key=new.asset_key or old.asset_key)
 
 

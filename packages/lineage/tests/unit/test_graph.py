@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_lineage.capture.declared import declare
+from tidemill_lineage.capture.sql import capture_sql
 from tidemill_lineage.document import dump_graph, faults, parse_graph, stale
 from tidemill_lineage.errors import GraphError
 from tidemill_lineage.graph import Graph, diff, merge
@@ -34,6 +35,19 @@ def test_depth_limits_how_far_upstream_goes() -> None:
 def test_impact_tells_direct_from_indirect() -> None:
     assert graph().impact("file:///x#a") == {"pg://db/mart#total": "DIRECT", "pg://db/raw#a": "DIRECT"}
     assert graph().impact("file:///x#b") == {"pg://db/mart#total": "INDIRECT", "pg://db/raw#b": "DIRECT"}
+
+
+def test_counting_rows_carries_no_columns_values() -> None:
+    counted = capture_sql(
+        "SELECT b, count(*) AS n FROM raw GROUP BY b",
+        output="pg://db/mart",
+        tables={"raw": "pg://db/raw"},
+        catalog={"raw": {"a": "int", "b": "int"}},
+    )
+
+    found = merge(Graph(), [RAW, counted])
+
+    assert found.impact("pg://db/raw#b") == {"pg://db/mart#b": "DIRECT", "pg://db/mart#n": "INDIRECT"}
 
 
 def test_path_is_a_shortest_chain_of_edges() -> None:
@@ -241,3 +255,10 @@ def test_what_lies_in_a_folder_that_is_read_as_a_whole_flows_through_it() -> Non
     assert found.downstream("pg://db/raw") == ["s3://lake/mart/t.parquet", "s3://lake", "gs://mirror"]
     assert "gs://mirror" in found.impact("pg://db/raw#a")
     assert merge(found, [mart, sync]) == found
+
+
+def test_a_reader_that_names_columns_without_types_does_not_erase_them() -> None:
+    wrote = Run(id="1", job="w", ended_at=1, writes=(Dataset(urn="s3://t", columns=(Column(name="a", type="int"),)),))
+    read = Run(id="2", job="r", ended_at=2, reads=(Dataset(urn="s3://t", columns=(Column(name="a"),)),))
+
+    assert merge(Graph(), [wrote, read]).datasets["s3://t"].columns == (Column(name="a", type="int"),)

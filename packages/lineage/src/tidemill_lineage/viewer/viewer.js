@@ -177,6 +177,7 @@
     wires.setAttribute("width", wide); wires.setAttribute("height", high);
     stage.style.width = wide + "px"; stage.style.height = high + "px";
     stage.style.transform = "scale(" + state.zoom + ")";
+    stage.style.marginRight = wide * (state.zoom - 1) + "px"; stage.style.marginBottom = high * (state.zoom - 1) + "px";
     const wire = (a, b, kind) => {
       if (!a || !b) return;
       const x1 = a.x + WIDTH, x2 = b.x, bend = x2 > x1 ? Math.max(40, (x2 - x1) / 2) : 90;
@@ -207,16 +208,28 @@
   const section = (side, heading, name, way) => {
     const found = listOf(name, way);
     if (!found.length) return;
-    side.append(make("h3", "", heading + " (" + found.length + ")"));
-    const list = make("ul");
-    for (const e of found.slice(0, 300)) {
+    const others = new Map();
+    for (const e of found) {
       const other = way === "up" ? nameOf(e.source, e.source_column) : nameOf(e.target, e.target_column);
+      others.set(other, [...(others.get(other) || []), e]);
+    }
+    const rank = (list) => (list.some((e) => e.kind === "DIRECT") ? 0 : 1);
+    const sorted = [...others].sort((a, b) => rank(a[1]) - rank(b[1]) || label(a[0]).localeCompare(label(b[0])));
+    side.append(make("h3", "", heading + " (" + sorted.length + ")"));
+    const list = make("ul");
+    for (const [other, reasons] of sorted.slice(0, 300)) {
       const item = make("li"), go = make("button", "", label(other));
       go.onclick = () => pick(other);
-      const own = way === "up" ? e.target_column : e.source_column;
-      const text = e.kind.toLowerCase() + " " + e.subtype.toLowerCase().replace("_", " ") + ", by " + e.method +
-        (columnOf(name) ? "" : own ? (way === "up" ? ", to " : ", from ") + own : "") + (e.job ? ", job " + e.job : "");
-      item.append(go, make("span", "tag " + e.kind.toLowerCase(), text));
+      item.append(go);
+      const told = new Set();
+      for (const e of reasons) {
+        const own = columnOf(name) ? "" : way === "up" ? e.target_column : e.source_column;
+        const text = e.kind.toLowerCase() + ": " + e.subtype.toLowerCase().replace("_", " ") + ", by " + e.method +
+          (own ? (way === "up" ? ", to " : ", from ") + own : "") + (e.job ? ", " + e.job : "");
+        if (told.has(text)) continue;
+        told.add(text);
+        item.append(make("span", "tag " + e.kind.toLowerCase(), text));
+      }
       list.append(item);
     }
     side.append(list);
@@ -283,6 +296,8 @@
   byId("count").textContent = `${sets.size} datasets, ${names.length - sets.size} columns, ${edges.length} edges`;
   const asked = decodeURIComponent(location.hash.slice(1));
   if (asked && sets.has(urnOf(asked))) state.picked = asked;
+  const across = PAD * 2 + columnsOfLayers.length * (WIDTH + GAP_X) - GAP_X;
+  state.zoom = Math.max(0.7, Math.min(1, byId("canvas").clientWidth / across));
   draw();
   describe();
   if (state.picked) reveal(state.picked);
