@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import pytest
-from tidemill_core.storage import open_store
+from tidemill_core.storage import StoreRefused, open_store
 from tidemill_core.testing.suites import ObjectStoreSuite
 
 
@@ -26,3 +26,24 @@ class TestAzStore(ObjectStoreSuite):
         url, options = azure_container
         open_store(url, options).put("a/prefix/x", b"not ours")
         return open_store(f"{url}/a/pre", options)
+
+
+@pytest.mark.parametrize(
+    ("place", "checksum"),
+    [
+        ("s3_bucket", "tidemill_core.storage.s3._crc32"),
+        ("gcs_bucket", "tidemill_core.storage.gs._md5"),
+        ("azure_container", "tidemill_core.storage.az._md5"),
+    ],
+)
+def test_a_body_damaged_on_the_way_is_refused_by_the_store(request, place, checksum, monkeypatch):
+    url, options = request.getfixturevalue(place)
+    store = open_store(url, options)
+    module, _, name = checksum.rpartition(".")
+    honest = getattr(__import__(module, fromlist=[name]), name)
+    monkeypatch.setattr(checksum, lambda body: honest(bytes(body) + b"what was meant"))
+
+    with pytest.raises(StoreRefused):
+        store.put("key", b"what arrived")
+
+    assert list(store.list()) == []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from hashlib import md5
 from http import HTTPStatus
 from threading import Lock
 from typing import Any
@@ -176,15 +178,15 @@ class GsStore:
         return options
 
     def _put_once(self, key: str, body: bytes | memoryview, resource: bytes, condition: Mapping[str, str]) -> Reply:
-        """Send description and bytes in one request (multipart/related)."""
+        """Send description and bytes in one request (multipart/related); GCS compares the MD5 with what arrived."""
+        checked = {**json.loads(resource), "md5Hash": _md5(body)}
         boundary = secrets.token_hex(16)
         mark = f"--{boundary}\r\nContent-Type: "
-        content_type = json.loads(resource)["contentType"]
         related = b"".join(
             [
                 f"{mark}application/json; charset=UTF-8\r\n\r\n".encode(),
-                resource,
-                f"\r\n{mark}{content_type}\r\n\r\n".encode(),
+                json.dumps(checked).encode(),
+                f"\r\n{mark}{checked['contentType']}\r\n\r\n".encode(),
                 body,
                 f"\r\n--{boundary}--\r\n".encode(),
             ]
@@ -303,6 +305,10 @@ _GZIP = {"Accept-Encoding": "gzip"}
 
 def _anonymous(request: Request) -> Headers:
     return {**request.headers, **_GZIP}
+
+
+def _md5(body: bytes | memoryview) -> str:
+    return b64encode(md5(body, usedforsecurity=False).digest()).decode()
 
 
 def _if_match(generation: str | None) -> dict[str, str]:

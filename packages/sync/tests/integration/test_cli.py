@@ -1,0 +1,109 @@
+"""The command line: results on stdout, exit codes by the shell's rules."""
+
+import json
+
+import pytest
+from tidemill_core.cli import main
+from tidemill_core.storage import open_store
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
+
+    def run(*args):
+        with pytest.raises(SystemExit) as ended:
+            main(["sync", *args])
+        out, err = capfd.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path):
+    store = open_store((tmp_path / "data").as_uri())
+    store.put("a", b"1")
+    store.put("b/c", b"22")
+    return store
+
+
+def test_run_mirrors_and_says_what_it_did(cli, data):
+    code, out, _ = cli("run", "data", "copy")
+
+    assert code == 0
+    assert out.startswith("2 copied, 0 replaced, 0 found equal, 0 unchanged, 0 deleted; 3 bytes")
+
+
+def test_json_is_one_document_on_stdout(cli, data):
+    _, out, _ = cli("run", "data", "copy", "--json")
+
+    assert json.loads(out)["copied"] == 2
+
+
+def test_a_plan_and_a_dry_run_print_actions_and_write_nothing(cli, data, tmp_path):
+    code, planned, err = cli("plan", "data", "copy")
+    _, dry, _ = cli("run", "data", "copy", "--dry-run", "--json")
+
+    assert (code, planned) == (0, "copy\ta\t1\tnot in the target\ncopy\tb/c\t2\tnot in the target\n")
+    assert "plan: 2 copy" in err
+    assert [json.loads(line)["key"] for line in dry.splitlines()] == ["a", "b/c"]
+    assert not (tmp_path / "copy").exists()
+
+
+def test_verify_exits_1_when_something_is_missing(cli, data):
+    missing, out, _ = cli("verify", "data", "copy")
+    cli("run", "data", "copy")
+    same, *_ = cli("verify", "data", "copy", "--content")
+
+    assert (missing, same) == (1, 0)
+    assert "missing\ta" in out
+
+
+def test_lake_is_mirrored_to_mirror_without_arguments(cli, tmp_path):
+    open_store((tmp_path / "home" / "lake").as_uri()).put("x", b"1")
+
+    code, *_ = cli("run")
+
+    assert code == 0
+    assert open_store((tmp_path / "home" / "mirror").as_uri()).get("x") == b"1"
+
+
+def test_options_stand_over_the_config_file(cli, data, tmp_path):
+    (tmp_path / "s.yaml").write_text("source: data\ntarget: elsewhere\nexclude: ['b/**']\n")
+
+    cli("run", "data", "copy", "--config", "s.yaml")
+
+    assert [each.key for each in open_store((tmp_path / "copy").as_uri()).list()] == ["a"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_status_lists_the_latest_runs(cli, data):
+    cli("run", "data", "copy")
+
+    code, out, _ = cli("status")
+    _, as_json, _ = cli("status", "--json")
+
+    assert code == 0
+    assert "done" in out
+    assert json.loads(as_json)["result"]["copied"] == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["run", "data"], 2),
+        (["run", "data", "copy", "--workers", "0"], 2),
+        (["run", "data", "copy", "--filter", "tmp/**"], 2),
+        (["run", "data", "s4://bucket"], 3),
+        (["run", "data", "copy", "--config", "missing.yaml"], 3),
+        (["run", "empty", "data", "--prune"], 1),
+        (["run", "data", "data/inside"], 1),
+    ],
+)
+def test_what_is_wrong_sets_the_exit_code(cli, data, args, code):
+    found, _, err = cli(*args)
+
+    assert found == code
+    assert err
