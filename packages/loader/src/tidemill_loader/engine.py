@@ -118,6 +118,7 @@ def run_load(
     retry: RetryPolicy = RETRY,
     force: bool = False,
     job: str | None = None,
+    asset_key: str | None = None,
 ) -> LoadResult:
     """Load files into a table.
 
@@ -130,6 +131,7 @@ def run_load(
         retry: How often a unit is tried again after a transient error.
         force: Load again what is loaded already (modes replace and upsert).
         job: Name in lineage; default ``load schema.table``.
+        asset_key: The Dagster asset that this is, for lineage.
 
     Raises:
         LoadBusy: Another process loads this table.
@@ -150,7 +152,7 @@ def run_load(
             with postgres_errors(f"load {config.table}"):
                 work.finish()
         result = _result(plan, work, loaded, conn, time.monotonic() - started)
-    _tell(plan, result, dataset_urn(url, config.target), job or f"load {config.table}")
+    _tell(plan, result, dataset_urn(url, config.target), job or f"load {config.table}", asset_key)
     return result
 
 
@@ -291,7 +293,7 @@ def _result(
     )
 
 
-def _tell(plan: Plan, result: LoadResult, target: str, job: str) -> None:
+def _tell(plan: Plan, result: LoadResult, target: str, job: str, asset_key: str | None) -> None:
     """Log the end, and announce what was read and written."""
     log.info(
         "load_unchanged" if result.unchanged else "load_done",
@@ -309,4 +311,4 @@ def _tell(plan: Plan, result: LoadResult, target: str, job: str) -> None:
         Column(name=name, type=result.columns.get(name, ""), sources=tuple((dataset, source) for dataset in inputs))
         for source, name in plan.names.items()
     ]
-    announce_wrote(target, job=job, inputs=inputs, columns=columns, rows=result.total_rows)
+    announce_wrote(target, job=job, inputs=inputs, columns=columns, rows=result.total_rows, asset_key=asset_key)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from tidemill_core.errors import ObjectNotFound, PreconditionFailed
@@ -35,17 +35,25 @@ class SourceFile:
     size_bytes: int
     etag: str
     dataset: str
-    """What it belongs to, for lineage: the folder of its pattern, or itself."""
+    """What it belongs to, for lineage: the folder before its pattern's wildcards (ends in ``/``), or itself."""
     partitions: Mapping[str, str | None] = field(default_factory=dict)
     """Hive keys of its path."""
     store: ObjectStore = field(repr=False, compare=False)
 
-    def open(self) -> BinaryIO:
-        """Open for reading and seeking; a remote file that changes under us raises `SourceChanged`."""
+    @property
+    def local_path(self) -> Path | None:
+        """Where the file lies on this machine; None for a remote one."""
         parts = urlsplit(self.url)
-        if parts.scheme == "file":
-            return Path(unquote(parts.path)).open("rb")
-        return cast("BinaryIO", io.BufferedReader(_Ranges(self), BLOCK_BYTES))
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+    def open(self) -> Any:
+        """Open as a pyarrow file; a remote one that changes under us raises `SourceChanged`."""
+        import pyarrow as pa
+
+        path = self.local_path
+        if path is not None:
+            return pa.OSFile(str(path), "rb")  # not memory-mapped: a file that shrinks would kill the process
+        return pa.PythonFile(io.BufferedReader(_Ranges(self), BLOCK_BYTES), mode="r")
 
     def check_unchanged(self) -> None:
         """Look again at the file.
@@ -135,7 +143,7 @@ def _matches(pattern: str, opener: Opener, *, hive: bool) -> Iterator[SourceFile
     for info in store.list(_listing_prefix(tail)):
         hidden = any(part.startswith((".", "_")) for part in info.key.split("/"))
         if wanted.fullmatch(info.key) if wanted else not hidden:
-            yield _source(store, info, store.url, hive=hive)
+            yield _source(store, info, f"{store.url.rstrip('/')}/", hive=hive)
 
 
 def _source(store: ObjectStore, info: ObjectInfo, dataset: str, *, hive: bool) -> SourceFile:

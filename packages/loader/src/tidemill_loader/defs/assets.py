@@ -71,7 +71,8 @@ def _run(context: dg.AssetExecutionContext, load: "AssetLoad", key: dg.AssetKey)
             opener=lambda url: _open(context, url),
             stop=stop,
             progress=LogProgress(),
-            job=key.to_user_string(),
+            job=f"load/{key.to_user_string()}",
+            asset_key=key.to_user_string(),
         )
     context.log.info(_sentence(result))
     return dg.MaterializeResult(

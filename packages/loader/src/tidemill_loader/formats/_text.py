@@ -33,8 +33,7 @@ def decompressed(source: SourceFile) -> Iterator[Any]:
     import pyarrow as pa
 
     codec = next((codec for suffix, codec in _CODECS.items() if source.key.lower().endswith(suffix)), None)
-    with source.open() as raw:
-        stream = pa.PythonFile(raw, mode="r")
+    with source.open() as stream:
         try:
             yield pa.CompressedInputStream(stream, codec) if codec else stream
         except OSError as error:
