@@ -429,3 +429,19 @@ def test_an_asset_that_returns_nothing_stores_nothing(folder: str) -> None:
     run(folder, effect, result)
 
     assert not list(open_store(folder).list())
+
+
+def test_contexts_built_by_hand_work_as_in_a_run(folder: str) -> None:
+    manager = ParquetIOManager(url=folder)
+    written = dg.build_output_context(asset_key=dg.AssetKey(["raw", "weather"]))
+    heard: list[lineage_hooks.DataEvent] = []
+
+    with lineage_hooks.subscribed(heard.append):
+        manager.handle_output(written, WEATHER)
+        found = manager.load_input(dg.build_input_context(asset_key=dg.AssetKey(["raw", "weather"])))
+
+    assert_frame_equal(WEATHER, found)
+    assert [(event.kind, event.job) for event in heard] == [("wrote", "unknown"), ("read", "unknown")]
+        ("wrote", "unknown", None),
+        ("read", "unknown", None),
+    ]

@@ -390,3 +390,45 @@ def test_reads_and_writes_are_announced_by_table(url: str) -> None:
         ("read", f"{urn}/raw.planes", None, "raw/planes"),
         ("wrote", f"{urn}/mart.seats", 3, "mart/seats"),
     ]
+
+
+def test_contexts_built_by_hand_work_as_in_a_run(url: str) -> None:
+    manager = PostgresIOManager(url=url)
+    key = dg.AssetKey(["raw", "planes"])
+
+    manager.handle_output(dg.build_output_context(asset_key=key, definition_metadata={"key": "tailnum"}), PLANES)
+    found = manager.load_input(dg.build_input_context(asset_key=key))
+
+    assert_frame_equal(PLANES, found)
+
+
+def test_an_empty_frame_makes_an_empty_table_that_loads_with_its_columns(url: str) -> None:
+    seen: list[Any] = []
+
+    @dg.asset(ins={"planes": dg.AssetIn(key=["raw", "planes"])})
+    def use(planes: pl.DataFrame) -> None:
+        seen.append(planes)
+
+    for empty in (PLANES.clear(), PLANES.clear().lazy(), PLANES.clear().to_arrow()):
+        run(url, planes_asset(empty), use)
+
+    assert len(seen) == 3
+    for frame in seen:
+        assert_frame_equal(PLANES.clear(), frame)
+
+
+def test_a_single_column_of_nulls_and_empty_texts_comes_back(url: str) -> None:
+    frame = pl.DataFrame({"only": [None, "", "x", None, "\n", '"']})
+    seen: list[Any] = []
+
+    @dg.asset
+    def single() -> pl.DataFrame:
+        return frame
+
+    @dg.asset
+    def use(single: pl.LazyFrame) -> None:
+        seen.append(single.collect())
+
+    run(url, single, use)
+
+    assert_frame_equal(frame, seen[0])

@@ -46,6 +46,15 @@ def place_of(context: dg.InputContext | dg.OutputContext) -> Place:
     return Place(base=base, objects=objects, asset_key=asset_key)
 
 
+def annotation(context: dg.InputContext) -> object:
+    """The type an input is annotated with; None when nobody said (a context built by hand)."""
+    try:
+        found: object = context.dagster_type.typing_type
+    except dg.DagsterInvariantViolationError:
+        return None
+    return found
+
+
 def partition_path(key: str) -> str:
     """Name a partition's object: its key, or ``dimension=key/...`` for one of several dimensions."""
     if isinstance(key, dg.MultiPartitionKey):

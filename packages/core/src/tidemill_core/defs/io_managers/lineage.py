@@ -42,7 +42,7 @@ def _step(context: Any) -> str:
     """Name the op that reads or writes; contexts built by hand have none."""
     try:
         return str(context.op_def.name)
-    except (dg.DagsterInvariantViolationError, AttributeError, dg.DagsterInvalidPropertyError):
+    except (dg.DagsterError, AttributeError):
         return "unknown"
 
 
@@ -50,7 +50,7 @@ def _run_id(context: dg.InputContext | dg.OutputContext) -> str | None:
     try:
         written = context if isinstance(context, dg.OutputContext) else context.step_context
         return str(written.run_id)
-    except (dg.DagsterInvariantViolationError, AttributeError, dg.DagsterInvalidPropertyError):
+    except (dg.DagsterError, AttributeError):
         return None
 
 

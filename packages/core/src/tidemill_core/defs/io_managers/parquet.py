@@ -71,7 +71,7 @@ class ParquetIOManager(dg.ConfigurableIOManager, ObjectStoreResource):
     def load_input(self, context: dg.InputContext) -> Any:
         """Load an asset or its partitions as the input is annotated; a dict is by partition key."""
         with dagster_errors():
-            kind, is_dict = frames.wanted(context.dagster_type.typing_type)
+            kind, is_dict = frames.wanted(layout.annotation(context))
             place = layout.place_of(context)
             if is_dict and not place.is_partitioned:
                 raise PermanentError(f"{place.base} has no partitions to make a dict of")

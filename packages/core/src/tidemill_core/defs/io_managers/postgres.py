@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from tidemill_core.defs.failures import dagster_errors
-from tidemill_core.defs.io_managers import frames, partitions
+from tidemill_core.defs.io_managers import frames, layout, partitions
 from tidemill_core.defs.io_managers.lineage import announce
 from tidemill_core.defs.metadata import materialization
 from tidemill_core.defs.resources import PostgresResource
@@ -69,7 +69,7 @@ class PostgresIOManager(dg.ConfigurableIOManager, PostgresResource):
     def load_input(self, context: dg.InputContext) -> Any:
         """Load an asset, or the partitions that are asked for, as the input is annotated."""
         with dagster_errors():
-            kind, is_dict = frames.wanted(context.dagster_type.typing_type)
+            kind, is_dict = frames.wanted(layout.annotation(context))
             upstream = context.upstream_output
             target = _target(context, upstream.definition_metadata if upstream else {}, self.default_schema, self.mode)
             with self.connect() as conn:
