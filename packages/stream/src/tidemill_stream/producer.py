@@ -107,6 +107,8 @@ class _Sending:
                 yield (index if key is None else zlib.crc32(key)) % self.partitions, key, value
 
     def send(self, partition: int, key: bytes | None, value: bytes | None) -> None:
+        from confluent_kafka import KafkaException
+
         while True:
             try:
                 self.producer.produce(
@@ -115,6 +117,8 @@ class _Sending:
                 break
             except BufferError:
                 self.producer.poll(0.05)
+            except KafkaException as error:
+                raise DeliveryFailed(f"Kafka refuses record {self.total} for {self.topic}: {error.args[0]}") from error
         self.sent[partition] = self.sent.get(partition, 0) + 1
         self.total += 1
         self.bytes += len(value or b"") + len(key or b"")

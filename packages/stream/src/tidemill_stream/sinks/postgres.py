@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from tidemill_stream.processor import Output
 
+APPLICATION = "tidemill:"
+LOCK_WAIT_S = 3
+_CLAIM_TRIES = 5
 _POSITIONS = """
 CREATE TABLE IF NOT EXISTS {table} (
     pipeline text NOT NULL,
@@ -73,6 +76,10 @@ _RELEASE = "UPDATE {table} SET lease_until = NULL" + _WHERE + _FENCE
 _HOLDER = (
     "SELECT owner, extract(epoch FROM lease_until - now()) FROM {table} WHERE pipeline = %s AND topic = ANY(%s) "
     "AND lease_until > now() AND owner <> %s ORDER BY lease_until DESC LIMIT 1"
+)
+_END_HOLDER = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = "
+    "(SELECT left(%s || owner, 63) FROM {table}" + _WHERE + ")"
 )
 _DROP_ROWS = "DELETE FROM {table} WHERE _topic = %s AND _partition = %s"
 _DROP_LETTERS = "DELETE FROM {table}" + _WHERE
@@ -130,14 +137,37 @@ class PostgresSink:
         return {Partition(row[0], row[1]): _progress(row[2:]) for row in rows}
 
     def claim(self, claims: Mapping[Partition, Claim]) -> dict[Partition, Progress]:
-        """Raise the epochs, in one transaction with the deletions of a restart."""
+        """Raise the epochs, in one transaction with the deletions of a restart.
+
+        An owner that was stopped in the middle of a commit still locks its rows; after
+        `LOCK_WAIT_S` its connection is ended, which rolls that commit back.
+        """
+        import psycopg
+
         conn = self._connection()
-        progress: dict[Partition, Progress] = {}
-        with postgres_errors(f"claim in {self._positions}"), conn.transaction():
-            for partition, claim in sorted(claims.items()):
-                progress[partition] = self._claim_one(conn, partition, claim)
+        with postgres_errors(f"claim in {self._positions}"):
+            for _ in range(_CLAIM_TRIES):
+                try:
+                    progress = self._try_claim(conn, claims)
+                    break
+                except psycopg.errors.LockNotAvailable:
+                    self._end_holders(conn, claims)
+            else:
+                progress = self._try_claim(conn, claims)
         self._epochs.update({partition: each.epoch for partition, each in progress.items()})
         return progress
+
+    def _try_claim(
+        self, conn: psycopg.Connection[Any], claims: Mapping[Partition, Claim]
+    ) -> dict[Partition, Progress]:
+        with conn.transaction():
+            conn.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'")
+            return {partition: self._claim_one(conn, partition, claim) for partition, claim in sorted(claims.items())}
+
+    def _end_holders(self, conn: psycopg.Connection[Any], claims: Mapping[Partition, Claim]) -> None:
+        """End the connections of the owners that our claims wait for."""
+        for partition in claims:
+            conn.execute(_sql(_END_HOLDER, self._positions), (APPLICATION, self._pipeline, *partition))
 
     def _claim_one(self, conn: psycopg.Connection[Any], partition: Partition, claim: Claim) -> Progress:
         place = (self._pipeline, *partition)
@@ -254,7 +284,9 @@ class PostgresSink:
         if self._conn is None or self._conn.closed or self._conn.broken:
             url = self._config.url
             self._conn = connect(
-                self._context.postgres_url() if url is None else url.get_secret_value(), autocommit=True
+                self._context.postgres_url() if url is None else url.get_secret_value(),
+                autocommit=True,
+                application=f"{APPLICATION}{self._context.owner}"[:63],
             )
         return self._conn
 
