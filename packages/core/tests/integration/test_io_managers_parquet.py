@@ -442,6 +442,3 @@ def test_contexts_built_by_hand_work_as_in_a_run(folder: str) -> None:
 
     assert_frame_equal(WEATHER, found)
     assert [(event.kind, event.job) for event in heard] == [("wrote", "unknown"), ("read", "unknown")]
-        ("wrote", "unknown", None),
-        ("read", "unknown", None),
-    ]
