@@ -201,6 +201,7 @@ class _Attempt:
     def _unreadable(self, bad: BadRow) -> None:
         self._skipped.append(bad.row)
         self.rejects.append(Reject(row=bad.row, column=None, reason=bad.reason, record=bad.text))
+        self._limit.check(self.rejects, self._task.name)
 
     def _written_schema(self) -> pa.Schema:
         import pyarrow as pa

@@ -417,3 +417,12 @@ def test_status_tells_what_is_loaded(tmp_path, postgres_url):
 def test_errors_are_permanent_where_trying_again_cannot_help():
     assert issubclass(SchemaConflict, PermanentError)
     assert issubclass(TooManyRejects, PermanentError)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_file_of_nothing_but_broken_rows_stops_at_the_limit(tmp_path, postgres_url, name):
+    lines = ["id,v", *["1"] * 50_000] if name == "a.csv" else ['{"id": 1, "v": 2}', *["{"] * 50_000]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+
+    with pytest.raises(TooManyRejects, match="more than 5"):
+        run_load(_config(tmp_path / name, max_rejects=5), postgres_url)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill_core.postgres.identifiers import safe_identifiers
 
-from tidemill_loader.errors import SourceUnreadable
+from tidemill_loader.errors import LoadError, SourceUnreadable
 from tidemill_loader.formats._base import BadRow, OnBadRow, Unit
 from tidemill_loader.formats._text import Counted, decompressed, sample_of
 from tidemill_loader.infer import infer_text
@@ -97,7 +97,8 @@ class CsvFormat:
         read.column_names = names
         read.skip_rows_after_names = int(self._config.csv.header)
         counted = Counted(first=self._config.csv.skip_rows + int(self._config.csv.header) + 1)
-        parse.invalid_row_handler = lambda row: _set_aside(row, counted, on_bad)
+        stopped: list[LoadError] = []
+        parse.invalid_row_handler = lambda row: _set_aside(row, counted, on_bad, stopped)
         convert = csv.ConvertOptions(
             column_types=_texts(names),
             null_values=list(self._config.nulls),
@@ -108,14 +109,21 @@ class CsvFormat:
             with csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert) as reader:
                 yield from reader
         except pa.ArrowInvalid as error:
+            if stopped:
+                raise stopped[0] from None
             if "Empty CSV" not in str(error):
                 raise SourceUnreadable(source.url, " ".join(str(error).split())) from error
 
 
-def _set_aside(row: Any, counted: Counted, on_bad: OnBadRow) -> str:
+def _set_aside(row: Any, counted: Counted, on_bad: OnBadRow, stopped: list[LoadError]) -> str:
+    """Answer the parser ``skip``, or ``error`` when there are too many; its callback may raise nothing."""
     at = counted.next_bad() if row.number is None else row.number - counted.first
     reason = f"{row.actual_columns} fields where {row.expected_columns} are expected"
-    on_bad(BadRow(row=at, reason=reason, text=row.text))
+    try:
+        on_bad(BadRow(row=at, reason=reason, text=row.text))
+    except LoadError as error:
+        stopped.append(error)
+        return "error"
     return "skip"
 
 
