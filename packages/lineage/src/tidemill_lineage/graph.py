@@ -238,7 +238,7 @@ def with_stable_names(runs: Sequence[Run]) -> list[Run]:
     that asset which the same job read or wrote in the same run.
     """
     stored: dict[tuple[str, str], dict[DatasetUrn, set[DatasetUrn]]] = {}
-    stable = [renamed(run, {urn: stable_urn(urn) for urn in _urns(run)}) for run in runs]
+    stable = [renamed(run, {urn: name for urn in _urns(run) if (name := stable_urn(urn)) != urn}) for run in runs]
     for run in stable:
         for dataset in (*run.reads, *run.writes):
             if dataset.asset_key and not dataset.urn.startswith(ASSET_SCHEME):
@@ -246,7 +246,7 @@ def with_stable_names(runs: Sequence[Run]) -> list[Run]:
                 known.setdefault(asset_urn(dataset.asset_key), set()).add(dataset.urn)
     found = []
     for run in stable:
-        known = stored.get((run.id, run.job), {})
+        known = stored.get((run.id, run.job), {}) if stored else {}
         found.append(renamed(run, {alias: next(iter(urns)) for alias, urns in known.items() if len(urns) == 1}))
     return found
 

@@ -68,9 +68,14 @@ class Spec:
 
     def inputs_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[DatasetUrn, Any], ...]:
         """Pick the values of the traced parameters."""
+        if not kwargs:
+            given = len(args)
+            return tuple([(urn, args[at] if 0 <= at < given else None) for _, at, urn in self.inputs])
         return tuple(
-            (urn, kwargs[name] if name in kwargs else args[position] if 0 <= position < len(args) else None)
-            for name, position, urn in self.inputs
+            [
+                (urn, kwargs[name] if name in kwargs else args[at] if 0 <= at < len(args) else None)
+                for name, at, urn in self.inputs
+            ]
         )
 
 
@@ -90,9 +95,9 @@ class Call:
         """Note the end; eager frames are kept without their rows unless a plan may stand on them."""
         self.ended_at = ended_at
         self.error = f"{type(error).__name__}: {error}" if error is not None else None
-        self.results = tuple(each.clear() if is_eager(each) else each for each in results)
-        if not any(is_lazy(each) for each in results):
-            self.inputs = tuple((urn, each.clear() if is_eager(each) else each) for urn, each in self.inputs)
+        self.results = tuple([each.clear() if is_eager(each) else each for each in results])
+        if not any(map(is_lazy, results)):
+            self.inputs = tuple([(urn, each.clear() if is_eager(each) else each) for urn, each in self.inputs])
 
 
 def to_run(call: Call) -> Run:

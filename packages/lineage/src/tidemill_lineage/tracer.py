@@ -143,7 +143,7 @@ class Tracer:
 
     def current_run(self) -> str:
         """The id of the run this call belongs to: of `run`, of the environment, else of this process."""
-        return _run_id.get() or os.environ.get(RUN_ID_VARIABLE) or self._default_run
+        return _run_id.get() or self._default_run
 
     def graph(self, *, timeout_s: float = 10.0) -> Graph:
         """Flush, and return all that this tracer has seen as a graph."""
@@ -221,7 +221,7 @@ class Tracer:
         self._queue = queue.Queue(self._queue_size)
         self._thread = None
         self._lock = threading.Lock()
-        self._default_run = f"process-{uuid.uuid4()}"
+        self._default_run = os.environ.get(RUN_ID_VARIABLE) or f"process-{uuid.uuid4()}"
 
     def _put(self, item: Call | Run) -> None:
         try:

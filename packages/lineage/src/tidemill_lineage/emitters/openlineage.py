@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -64,6 +65,7 @@ def _events(parts: list[Run], namespace: str) -> list[dict[str, Any]]:
     return [start | common, end | common]
 
 
+@lru_cache(maxsize=4096)
 def dataset_name(urn: DatasetUrn) -> tuple[str, str]:
     """Split a URN into OpenLineage's namespace and name, by its naming rules."""
     if urn.startswith(ASSET_SCHEME):
@@ -93,13 +95,11 @@ def _output(dataset: Dataset, edges: list[Edge], rows: list[int]) -> dict[str, A
     value = _dataset(dataset)
     own = [edge for edge in edges if edge.target == dataset.urn and edge.source_column]
     if own:
-        fields: dict[str, dict[str, Any]] = {}
-        whole: list[dict[str, Any]] = []
+        found: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
         for edge in own:
-            if edge.target_column:
-                _add(fields.setdefault(edge.target_column, {"inputFields": []})["inputFields"], edge)
-            else:
-                _add(whole, edge)
+            _add(found.setdefault(edge.target_column, {}), edge)
+        whole = [*found.pop("", {}).values()]
+        fields = {name: {"inputFields": [*sources.values()]} for name, sources in found.items()}
         facet = _facet("ColumnLineageDatasetFacet", "1-2-0") | {"fields": fields}
         value["facets"]["columnLineage"] = facet | ({"dataset": whole} if whole else {})
     if rows:
@@ -108,16 +108,13 @@ def _output(dataset: Dataset, edges: list[Edge], rows: list[int]) -> dict[str, A
     return value
 
 
-def _add(fields: list[dict[str, Any]], edge: Edge) -> None:
+def _add(sources: dict[tuple[str, str], dict[str, Any]], edge: Edge) -> None:
     """Add one source; several influences of one source column are its transformations."""
-    namespace, name = dataset_name(edge.source)
-    found = next(
-        (f for f in fields if (f["namespace"], f["name"], f["field"]) == (namespace, name, edge.source_column)), None
-    )
-    if found is None:
-        found = {"namespace": namespace, "name": name, "field": edge.source_column, "transformations": []}
-        fields.append(found)
-    found["transformations"].append(
+    key = (edge.source, edge.source_column)
+    if key not in sources:
+        namespace, name = dataset_name(edge.source)
+        sources[key] = {"namespace": namespace, "name": name, "field": edge.source_column, "transformations": []}
+    sources[key]["transformations"].append(
         {"type": edge.kind, "subtype": edge.subtype, "description": f"found by {edge.method}", "masking": False}
     )
 
