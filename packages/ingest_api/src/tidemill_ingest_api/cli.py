@@ -34,8 +34,11 @@ def ingest() -> None:
 @STREAM
 @STORE
 @BASE_URL
+@click.option("--full", is_flag=True, help="Read every page again, whatever is remembered.")
 @JSON
-def run(config: str, streams: tuple[str, ...], store: str | None, base_url: str | None, as_json: bool) -> None:  # noqa: FBT001  # click passes flags
+def run(
+    config: str, streams: tuple[str, ...], store: str | None, base_url: str | None, *, full: bool, as_json: bool
+) -> None:
     """Fetch what is new; killed and run again, it ends with the same tables."""
     from tidemill_core.lifecycle import stop_on_signals
 
@@ -50,7 +53,7 @@ def run(config: str, streams: tuple[str, ...], store: str | None, base_url: str 
         connected(source, base_url=base_url, stop=stop) as client,
     ):
         show = None if as_json or not sys.stderr.isatty() else _progress
-        reports = run_source(source, target, client, streams=streams, stop=stop, on_page=show)
+        reports = run_source(source, target, client, streams=streams, is_full=full, stop=stop, on_page=show)
     if show is not None:
         click.echo("", err=True)
     if as_json:
@@ -66,7 +69,7 @@ def run(config: str, streams: tuple[str, ...], store: str | None, base_url: str 
 @STORE
 @BASE_URL
 @JSON
-def plan(config: str, streams: tuple[str, ...], store: str | None, base_url: str | None, as_json: bool) -> None:  # noqa: FBT001  # click passes flags
+def plan(config: str, streams: tuple[str, ...], store: str | None, base_url: str | None, *, as_json: bool) -> None:
     """Say what a run would do, without a request and without writing."""
     from tidemill_core.errors import ConfigError
 
@@ -97,7 +100,9 @@ def plan(config: str, streams: tuple[str, ...], store: str | None, base_url: str
 @click.option("--pages", default=1, show_default=True, type=click.IntRange(1), help="Pages to fetch, at most.")
 @click.option("--rows", default=5, show_default=True, type=click.IntRange(0), help="Rows to print, at most.")
 @click.option("--fields", is_flag=True, help="Print the fields that the sample suggests, as YAML.")
-def preview(config: str, streams: tuple[str, ...], base_url: str | None, pages: int, rows: int, fields: bool) -> None:  # noqa: FBT001  # click passes flags
+def preview(
+    config: str, streams: tuple[str, ...], base_url: str | None, pages: int, rows: int, *, fields: bool
+) -> None:
     """Fetch a few pages and print rows as JSON lines; nothing is written."""
     from tidemill_core.lifecycle import stop_on_signals
 
@@ -128,7 +133,7 @@ def preview(config: str, streams: tuple[str, ...], base_url: str | None, pages: 
 @STORE
 @click.option("--limit", default=10, show_default=True, type=click.IntRange(1), help="Loads to show.")
 @JSON
-def status(config: str, store: str | None, limit: int, as_json: bool) -> None:  # noqa: FBT001  # click passes flags
+def status(config: str, store: str | None, limit: int, *, as_json: bool) -> None:
     """Show each stream's rows and cursor, and the last loads."""
     from tidemill_ingest_api.runs import opened, store_url
     from tidemill_ingest_api.sources import load_source
@@ -175,7 +180,8 @@ def serve(
     host: str,
     rest_port: int,
     grpc_port: int,
-    no_auth: bool,  # noqa: FBT001  # click passes flags
+    *,
+    no_auth: bool,
     ready_file: str | None,
 ) -> None:
     """Answer get and list of the fetched tables by REST and by gRPC, from one process."""
@@ -212,6 +218,14 @@ def key(reader: str, tables: tuple[str, ...]) -> None:
     secret, digest = new_key()
     click.echo(secret)
     click.echo(json.dumps({"id": reader, "sha256": digest, "scopes": list(tables) or ["*"]}))
+
+
+@ingest.command()
+def schema() -> None:
+    """Print the JSON Schema of a configuration, for editors."""
+    from tidemill_ingest_api.config import SourceConfig
+
+    click.echo(json.dumps(SourceConfig.model_json_schema(), indent=2))
 
 
 @ingest.command()

@@ -41,6 +41,14 @@ def request_text(stream: StreamConfig, kept: str | None) -> str | None:
     return str(int(moment.timestamp() * (1000 if kind == "epoch_ms" else 1)))
 
 
+def lag_s(stream: StreamConfig, kept: str | None, now: datetime) -> float | None:
+    """Say how old the newest record is; None where the cursor is no point in time."""
+    if stream.cursor is None or kept is None:
+        return None
+    value = _value(stream, kept)
+    return (now - value).total_seconds() if isinstance(value, datetime) else None
+
+
 def _value(stream: StreamConfig, text: str) -> Any:
     assert stream.cursor is not None
     return KINDS[stream.fields[stream.cursor.field].type].parse(text)

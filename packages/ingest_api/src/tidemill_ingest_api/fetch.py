@@ -26,7 +26,7 @@ from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
 from tidemill_ingest_api.flatten import Flattener, Row, compile_stream
 from tidemill_ingest_api.pages import Page, read_pages
-from tidemill_ingest_api.stores._base import Commit, LoadStatus, PageState, Store, TableSpec, Writer
+from tidemill_ingest_api.stores._base import Commit, LoadStatus, PageState, Store, StreamState, TableSpec, Writer
 
 log = get_logger(__name__)
 
@@ -81,6 +81,7 @@ def run_source(
     client: Client,
     *,
     streams: Iterable[str] = (),
+    is_full: bool = False,
     stop: StopToken | None = None,
     on_page: OnPage | None = None,
 ) -> list[StreamReport]:
@@ -93,7 +94,7 @@ def run_source(
         Stopped: `stop` was set; everything committed so far stays.
     """
     chosen = [source.stream(name) for name in streams] or source.streams
-    return [run_stream(source, stream, store, client, stop=stop, on_page=on_page) for stream in chosen]
+    return [run_stream(source, stream, store, client, is_full=is_full, stop=stop, on_page=on_page) for stream in chosen]
 
 
 def run_stream(
@@ -102,6 +103,7 @@ def run_stream(
     store: Store,
     client: Client,
     *,
+    is_full: bool = False,
     stop: StopToken | None = None,
     on_page: OnPage | None = None,
 ) -> StreamReport:
@@ -112,6 +114,7 @@ def run_stream(
         stream: One of its streams.
         store: Where to.
         client: Asks the API; its base URL is already looked up.
+        is_full: Read every page again, from the beginning; equal rows are still not rewritten.
         stop: Checked before every page.
         on_page: Told the running report after every page.
 
@@ -123,8 +126,9 @@ def run_stream(
     with store.writer(spec) as writer:
         load = _Load(stream, writer, StreamReport(source=source.source, stream=stream.name))
         load.report.table = store.shown_name(spec)
-        cursor = cursors.request_text(stream, load.state.cursor)
-        for page in read_pages(source, stream, client, load.state.pages, cursor):
+        known = StreamState() if is_full else load.state
+        cursor = cursors.request_text(stream, known.cursor)
+        for page in read_pages(source, stream, client, known.pages, cursor):
             if stop:
                 stop.raise_if_set()
             load.take(page)
@@ -135,10 +139,20 @@ def run_stream(
                 on_page(load.report)
         load.report.seconds = round(time.monotonic() - began, 3)
         load.commit("done")
-    report = load.report
-    report.rows = store.count(spec)
-    metrics.LAST_SUCCESS.labels(source=source.source, stream=stream.name).set(time.time())
+    load.report.rows = store.count(spec)
+    _tell(source, stream, store, client, load.report)
+    return load.report
+
+
+def _tell(source: SourceConfig, stream: StreamConfig, store: Store, client: Client, report: StreamReport) -> None:
+    """Tell metrics, log and lineage what was done."""
+    labels = {"source": source.source, "stream": stream.name}
+    metrics.LAST_SUCCESS.labels(**labels).set(time.time())
+    lag_s = cursors.lag_s(stream, report.cursor, datetime.now(UTC))
+    if lag_s is not None:
+        metrics.CURSOR_LAG.labels(**labels).set(lag_s)
     log.info("stream_fetched", **{name: value for name, value in asdict(report).items() if value})
+    spec = table_spec(source, stream)
     announce_wrote(
         store.dataset_urn(spec),
         job=f"ingest.{source.source}.{stream.name}",
@@ -147,7 +161,6 @@ def run_stream(
         rows=report.rows,
         asset_key="/".join(stream.asset_path),
     )
-    return report
 
 
 def table_spec(source: SourceConfig, stream: StreamConfig) -> TableSpec:

@@ -13,6 +13,9 @@ RETRIES = counter("ingest_retries_total", "Requests sent again, by reason.", ("s
 LAST_SUCCESS = gauge(
     "ingest_last_success_timestamp_seconds", "When a stream was last fetched to its end.", ("source", "stream")
 )
+CURSOR_LAG = gauge(
+    "ingest_cursor_lag_seconds", "Age of the newest record, by the stream's cursor field.", ("source", "stream")
+)
 
 SERVED = counter("serve_requests_total", "Requests answered.", ("api", "route", "code"))
 SERVE_SECONDS = histogram(

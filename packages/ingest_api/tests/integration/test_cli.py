@@ -52,6 +52,22 @@ def test_run_says_what_changed_and_then_that_nothing_did(tidemill, config):
     assert (0, True) == (second[0], "unchanged, no row rewritten" in second[1])
 
 
+def test_a_full_run_reads_every_page_again_and_rewrites_nothing(tidemill, config):
+    tidemill("run", config)
+    (report,) = json.loads(tidemill("run", config, "--full", "--json")[1])
+    (after,) = json.loads(tidemill("run", config, "--json")[1])
+
+    assert (0, 5, 5) == (report["not_modified"], report["records"], report["unchanged"])
+    assert 3 == after["not_modified"]
+
+
+def test_the_schema_describes_every_key(tidemill):
+    described = json.loads(tidemill("schema")[1])
+
+    assert {"source", "base_url", "streams"} <= set(described["properties"])
+    assert all("description" in each for each in described["properties"].values())
+
+
 def test_run_as_json_is_a_list_of_reports(tidemill, config):
     code, out = tidemill("run", config, "--json", "--stream", "things")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -56,11 +57,8 @@ def test_state_saved_apart_from_rows_would_lose_a_page(store_url):
 @pytest.mark.chaos
 @pytest.mark.parametrize("page", [1, 3, 6])
 def test_killed_while_a_page_is_awaited_the_command_run_again_finishes(store_url, page, tmp_path):
-    sys.path.insert(0, str(SCRIPT.parent))
-    from dying_fetch import SOURCE
-
     config = tmp_path / "source.json"
-    config.write_text(json.dumps(SOURCE))
+    config.write_text(json.dumps(runpy.run_path(str(SCRIPT))["SOURCE"]))
     with FakeApi(RECORDS) as api:
         environment = {**os.environ, "UPSTREAM": api.base_url}
         command = [
