@@ -110,8 +110,10 @@ def stable_urn(urn: DatasetUrn) -> DatasetUrn:
 
     A server on a loopback address whose port the system chose (an embedded one) gets another port
     at each start, so that port is no part of the name: ``postgres://127.0.0.1:40767/db/t`` becomes
-    ``postgres://localhost/db/t``. A port below 32768 was chosen by somebody, and stays.
+    ``postgres://localhost/db/t``. A port below 32768 was chosen by somebody, and stays. A slash at
+    the end of a folder goes.
     """
+    urn = urn.rstrip("/") if urn.endswith("/") and not urn.endswith("://") else urn
     found = _EPHEMERAL.match(urn)
     return f"{found[1]}localhost{urn[found.end() :]}" if found and int(found[2]) >= _CHOSEN_BY_SYSTEM else urn
 

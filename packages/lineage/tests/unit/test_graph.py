@@ -262,3 +262,8 @@ def test_a_reader_that_names_columns_without_types_does_not_erase_them() -> None
     read = Run(id="2", job="r", ended_at=2, reads=(Dataset(urn="s3://t", columns=(Column(name="a"),)),))
 
     assert merge(Graph(), [wrote, read]).datasets["s3://t"].columns == (Column(name="a", type="int"),)
+
+
+def test_a_folder_is_the_same_with_and_without_its_slash() -> None:
+    assert stable_urn("s3://lake/events/flights/") == "s3://lake/events/flights"
+    assert stable_urn("s3://lake/") == "s3://lake"
