@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
 from tidemill_core.storage.errors import StoreUnavailable
@@ -39,9 +39,12 @@ class Xml:
         found = self._element.find(self._space + name)
         return None if found is None else Xml(found)
 
-    def values(self) -> dict[str, str]:
-        """Local name to text of every child."""
-        return {each.tag.rpartition("}")[2]: each.text or "" for each in self._element}
+    def rows(self, name: str, fields: Sequence[str]) -> Iterator[list[str]]:
+        """For every child called `name`, the texts of its own children `fields`; a missing one is empty."""
+        tags = [self._space + field for field in fields]
+        for element in self._element.iterfind(self._space + name):
+            find = element.findtext
+            yield [find(tag) or "" for tag in tags]
 
     def attribute(self, name: str) -> str | None:
         """One attribute."""

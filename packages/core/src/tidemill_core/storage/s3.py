@@ -19,7 +19,7 @@ from tidemill_core.settings import StorageOptions
 from tidemill_core.storage._base import Body, Capabilities, ObjectInfo
 from tidemill_core.storage._bodies import checked_key, in_parallel, part_size, parts_of
 from tidemill_core.storage._http import Endpoint, Reply, Request, byte_range, http_date, sliced
-from tidemill_core.storage._listing import Xml, parse
+from tidemill_core.storage._listing import parse
 from tidemill_core.storage._sigv4 import Credentials, signer
 from tidemill_core.storage._streams import resumed
 from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
@@ -85,15 +85,20 @@ class S3Store:
         query = {"list-type": "2", "encoding-type": "url", "prefix": self._base + prefix, "max-keys": "1000"}
         if start_after:
             query["start-after"] = self._base + start_after
-        doing = f"list {prefix!r}"
+        doing, skip = f"list {prefix!r}", len(self._base)
         while True:
             reply = self._endpoint.send(Request(method="GET", path="", query=query, doing=doing))
             page = parse(reply.body, self._url, doing)
-            decode = unquote_plus if page.text("EncodingType") == "url" else str
-            for entry in page.children("Contents"):
-                info = self._listed(entry, decode)
-                if info.key:
-                    yield info
+            is_encoded = page.text("EncodingType") == "url"
+            for key, size, etag, modified in page.rows("Contents", ("Key", "Size", "ETag", "LastModified")):
+                name = unquote_plus(key) if is_encoded and ("%" in key or "+" in key) else key
+                if len(name) > skip:
+                    yield ObjectInfo(
+                        key=name[skip:],
+                        size_bytes=int(size),
+                        etag=_etag(etag),
+                        modified_at=datetime.fromisoformat(modified),
+                    )
             if page.text("IsTruncated") != "true":
                 return
             query = {**query, "continuation-token": page.text("NextContinuationToken")}
@@ -287,15 +292,6 @@ class S3Store:
             if not (name.isascii() and value.isascii() and value.isprintable()):
                 raise StoreRefused(self._url, f"write {key!r}", reason=f"metadata {name!r} must be printable ASCII")
         return {f"{_META}{name}": value for name, value in (metadata or {}).items()}
-
-    def _listed(self, entry: Xml, decode: Callable[[str], str]) -> ObjectInfo:
-        values = entry.values()
-        return ObjectInfo(
-            key=decode(values["Key"])[len(self._base) :],
-            size_bytes=int(values["Size"]),
-            etag=_etag(values.get("ETag")),
-            modified_at=datetime.fromisoformat(values["LastModified"]),
-        )
 
     def _described(self, key: str, reply: Reply) -> ObjectInfo:
         return ObjectInfo(
