@@ -183,6 +183,21 @@ class Ledger:
             (self.table, totals.rows, totals.rejected, self.table),
         )
 
+    def forget_appended(self, conn: psycopg.Connection[Any]) -> None:
+        """Forget every appended unit of the table: its rows went with the old table."""
+        for name in ("load_ledger", "load_rejects"):
+            conn.execute(
+                f"DELETE FROM tidemill.{name} WHERE table_name = %s AND generation = %s",  # noqa: S608 - our names
+                (self.table, APPEND),
+            )
+
+    def outdate(self, conn: psycopg.Connection[Any]) -> None:
+        """Say that the table no longer is what its last replace or upsert made it."""
+        conn.execute(
+            "UPDATE tidemill.load_state SET state = 'appended to' WHERE table_name = %s AND state = 'done'",
+            (self.table,),
+        )
+
     def earlier_etags(self, conn: psycopg.Connection[Any]) -> dict[str, set[str]]:
         """List the etags under which each file was loaded."""
         found: dict[str, set[str]] = {}

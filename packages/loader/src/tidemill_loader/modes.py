@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+_UNIQUE = """
+SELECT array_agg(a.attname::text) FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
+WHERE i.indrelid = %(table)s::regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1]) GROUP BY i.indexrelid
+"""
+
 
 class Job(Protocol):
     """One load in progress."""
@@ -117,10 +123,14 @@ class AppendJob(_Job):
     def begin(self) -> Sequence[Task]:
         """Make the table if it is not there, and leave out what is loaded."""
         plan = self.plan
+        if not table_exists(self._conn, self.table):
+            self.ledger.forget_appended(self._conn)
         if plan.tasks or plan.schema.names:
             create_table(self._conn, self.table, plan.schema, plan.config.key, types=plan.types)
             self.target = self._target(self.table)
         left = self._changed(self._left())
+        if left:
+            self.ledger.outdate(self._conn)
         self._conn.commit()
         self.is_unchanged = not left
         return left
@@ -212,11 +222,22 @@ class StagedJob(_Job):
             conn.execute(f"DROP TABLE IF EXISTS {self.staging.quoted}".encode())
             if self._upserts:
                 create_table(conn, self.table, self.plan.schema, self.plan.config.key, types=self.plan.types)
+                self._require_unique_key()
                 conn.execute(self._upsert_staging().encode())
             else:
                 create_schema(conn, self.staging.schema)
                 conn.execute(ddl_for(self.staging, self.plan.schema, types=self.plan.types).encode())
             self.ledger.begin(conn, self.plan.config.mode, self.staging)
+
+    def _require_unique_key(self) -> None:
+        """Look for the constraint that the merge needs, before hours of loading."""
+        rows = self._conn.execute(_UNIQUE, {"table": self.table.quoted}).fetchall()
+        wanted = set(self.plan.config.key)
+        if not any(set(columns) == wanted for (columns,) in rows):
+            keys = ", ".join(self.plan.config.key)
+            raise PostgresRefused(
+                f"upsert into {self.table} needs a primary key or unique index on exactly ({keys}); add one"
+            )
 
     def _upsert_staging(self) -> str:
         """Write the statement for a staging table with the types of the real one."""
@@ -238,6 +259,7 @@ class StagedJob(_Job):
                     keys = ", ".join(map(quote, config.key))
                     conn.execute(f"ALTER TABLE {self.staging.quoted} ADD PRIMARY KEY ({keys})".encode())
                 swap(conn, self.staging, self.table)
+                self.ledger.forget_appended(conn)
             self.ledger.finish(conn, self.ledger.totals(conn))
         conn.commit()
         conn.execute(f"ANALYZE {self.table.quoted}".encode())

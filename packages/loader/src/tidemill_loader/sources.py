@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from tidemill_core.errors import ObjectNotFound, PreconditionFailed
 from tidemill_core.storage import ObjectStore, open_store, resolve_url
 
-from tidemill_loader.errors import SourceChanged, SourceMissing
+from tidemill_loader.errors import SourceChanged, SourceMissing, SourceUnreadable
 
 if TYPE_CHECKING:
     from tidemill_core.storage import ObjectInfo
@@ -52,7 +52,10 @@ class SourceFile:
 
         path = self.local_path
         if path is not None:
-            return pa.OSFile(str(path), "rb")  # not memory-mapped: a file that shrinks would kill the process
+            try:
+                return pa.OSFile(str(path), "rb")  # not memory-mapped: a file that shrinks would kill the process
+            except OSError as error:
+                raise SourceUnreadable(self.url, str(error)) from error
         return pa.PythonFile(io.BufferedReader(_Ranges(self), BLOCK_BYTES), mode="r")
 
     def check_unchanged(self) -> None:

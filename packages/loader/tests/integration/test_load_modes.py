@@ -426,3 +426,39 @@ def test_a_file_of_nothing_but_broken_rows_stops_at_the_limit(tmp_path, postgres
 
     with pytest.raises(TooManyRejects, match="more than 5"):
         run_load(_config(tmp_path / name, max_rejects=5), postgres_url)
+
+
+def test_an_append_to_a_table_that_was_dropped_or_replaced_loads_again(tmp_path, postgres_url, query, conn):
+    path = _parquet(tmp_path / "a.parquet", 20)
+    other = _parquet(tmp_path / "b.parquet", 5)
+    append, replace = _config(path, mode="append"), _config(other)
+    run_load(append, postgres_url)
+    conn.execute("DROP TABLE raw.t")
+
+    again = run_load(append, postgres_url)
+    run_load(replace, postgres_url)
+    after_replace = run_load(append, postgres_url)
+
+    assert (again.rows, after_replace.rows) == (20, 20)
+    assert query("SELECT count(*) FROM raw.t") == [(25,)]
+
+
+def test_a_replace_of_a_table_that_was_appended_to_is_done_again(tmp_path, postgres_url, query):
+    path, more = _parquet(tmp_path / "a.parquet", 20), _parquet(tmp_path / "b.parquet", 5)
+    run_load(_config(path), postgres_url)
+    run_load(_config(more, mode="append"), postgres_url)
+
+    again = run_load(_config(path), postgres_url)
+
+    assert again.rows == 20
+    assert query("SELECT count(*) FROM raw.t") == [(20,)]
+
+
+def test_an_upsert_without_its_constraint_is_refused_before_loading(tmp_path, postgres_url, conn, query):
+    path = _parquet(tmp_path / "a.parquet", 20)
+    conn.execute("CREATE SCHEMA raw; CREATE TABLE raw.t (id bigint, name text, UNIQUE (id, name))")
+
+    with pytest.raises(PostgresRefused, match="unique index on exactly"):
+        run_load(_config(path, mode="upsert", key="id"), postgres_url)
+
+    assert query("SELECT count(*) FROM pg_tables WHERE schemaname = 'raw'") == [(1,)]
