@@ -21,9 +21,12 @@ class TestS3StoreOnS3Mock(ObjectStoreSuite):
         "test_if_match_loses_no_update": "S3Mock checks and writes without a lock",
     }
 
+    many_keys = 120
+
     @pytest.fixture
-    def store(self, s3_bucket):
+    def store(self, s3_bucket, monkeypatch):
         url, options = s3_bucket
+        monkeypatch.setattr("tidemill_core.storage.s3.PAGE_KEYS", 50)
         return open_store(url, options)
 
 

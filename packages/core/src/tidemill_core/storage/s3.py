@@ -26,6 +26,8 @@ from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
 
 PART_BYTES = 16 << 20
 """Larger bodies are sent in parts of at least this size."""
+PAGE_KEYS = 1_000
+"""Keys per listing request."""
 _MOST_PARTS = 10_000
 _DELETE_AT_ONCE = 1_000
 _META = "x-amz-meta-"
@@ -82,7 +84,7 @@ class S3Store:
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Yield objects by ListObjectsV2, 1,000 a request, ascending by UTF-8 key."""
-        query = {"list-type": "2", "encoding-type": "url", "prefix": self._base + prefix, "max-keys": "1000"}
+        query = {"list-type": "2", "encoding-type": "url", "prefix": self._base + prefix, "max-keys": str(PAGE_KEYS)}
         if start_after:
             query["start-after"] = self._base + start_after
         doing, skip = f"list {prefix!r}", len(self._base)

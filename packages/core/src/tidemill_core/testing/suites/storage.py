@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -52,6 +53,9 @@ _PART_BYTES = 21 << 20
 
 class ObjectStoreSuite(Suite):
     """The contract of `ObjectStore`. The fixture `store` gives an empty store."""
+
+    many_keys: ClassVar[int] = 1_100
+    """How many keys a listing of several pages has."""
 
     @pytest.fixture
     def store(self) -> ObjectStore:
@@ -174,8 +178,8 @@ class ObjectStoreSuite(Suite):
         assert list(store.list(start_after="c")) == []
 
     def test_a_long_listing_is_complete(self, store: ObjectStore) -> None:
-        """More keys than a page of 1,000 holds."""
-        keys = [f"{number % 7}/{number:05}" for number in range(1_100)]
+        """More keys than one page holds."""
+        keys = [f"{number % 7}/{number:05}" for number in range(self.many_keys)]
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda key: store.put(key, b""), keys))
 
