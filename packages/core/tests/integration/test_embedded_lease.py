@@ -136,7 +136,9 @@ def test_a_killed_server_comes_back_with_its_data_at_its_address(user: Callable[
     assert after["url"] == before["url"]
 
 
-def test_a_server_whose_starter_died_before_it_could_tell_is_replaced(user: Callable[..., User], tmp_path: Path) -> None:
+def test_a_server_whose_starter_died_before_it_could_tell_is_replaced(
+    user: Callable[..., User], tmp_path: Path
+) -> None:
     first = user()
     before = first.server()
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from tidemill_core.defs.metrics.families import Families
 
 DEPLOY = Path(__file__).parents[4] / "deploy"
@@ -15,7 +14,11 @@ DEPLOY = Path(__file__).parents[4] / "deploy"
 def _known() -> set[str]:
     known = set()
     for family in Families().registry.collect():
-        known |= {family.name, f"{family.name}_total", *(f"{family.name}_{part}" for part in ("bucket", "count", "sum"))}
+        known |= {
+            family.name,
+            f"{family.name}_total",
+            *(f"{family.name}_{part}" for part in ("bucket", "count", "sum")),
+        }
     return known
 
 

@@ -7,7 +7,9 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 def bootstrap() -> str:
@@ -24,7 +26,7 @@ def bootstrap() -> str:
 @contextmanager
 def fresh_topic(servers: str, *, partitions: int = 4) -> Iterator[str]:
     """Create a topic, yield its name once every partition has a leader, and delete it."""
-    from confluent_kafka import admin as kafka_admin
+    kafka_admin: Any = import_module("confluent_kafka.admin")  # it does not mark what it exports
 
     name = f"t-{secrets.token_hex(6)}"
     admin = kafka_admin.AdminClient({"bootstrap.servers": servers})
@@ -36,10 +38,10 @@ def fresh_topic(servers: str, *, partitions: int = 4) -> Iterator[str]:
         admin.delete_topics([name])[name].exception(30)
 
 
-def _await_leaders(admin: object, name: str, partitions: int) -> None:
+def _await_leaders(admin: Any, name: str, partitions: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        topic = admin.list_topics(name, timeout=10).topics[name]  # type: ignore[attr-defined]
+        topic = admin.list_topics(name, timeout=10).topics[name]
         if len(topic.partitions) == partitions and all(each.leader >= 0 for each in topic.partitions.values()):
             return
         time.sleep(0.02)
