@@ -230,7 +230,8 @@ def _run_all(threads: Sequence[threading.Thread], halt: StopToken) -> None:
         thread.start()
     try:
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(0.2)  # comes back to Python, where an executor's interrupt can reach us
     except BaseException:
         halt.set("interrupted")
         for thread in threads:

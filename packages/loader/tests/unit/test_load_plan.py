@@ -209,3 +209,32 @@ def test_json_values_keep_their_digits_as_text(text, spelled):
 def test_text_that_is_not_json_is_refused(text):
     with pytest.raises(ValueError):
         parse(text)
+
+
+def test_an_interrupt_raised_in_the_callers_thread_stops_the_workers():
+    import ctypes
+    import threading
+
+    from tidemill_core.lifecycle import StopToken
+    from tidemill_loader.engine import _run_all
+
+    halt, started, caught = StopToken(), threading.Event(), []
+
+    def work():
+        started.set()
+        halt.wait(30)
+
+    def load():
+        try:
+            _run_all([threading.Thread(target=work)], halt)
+        except KeyboardInterrupt as error:
+            caught.append(error)
+
+    caller = threading.Thread(target=load)
+    caller.start()
+    started.wait(10)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(caller.ident), ctypes.py_object(KeyboardInterrupt))
+    caller.join(10)
+
+    assert len(caught) == 1
+    assert halt.is_set
