@@ -55,10 +55,11 @@ def drain(config: Path, only: tuple[str, ...], takeover: bool, as_json: bool) ->
     from tidemill_stream.draining import drain as run_drain
     from tidemill_stream.sinks._base import sink_context
 
-    results = []
     with stop_on_signals() as stop:
-        for plan in _plans(config, only):
-            results.append(run_drain(plan, _servers(plan.config), sink_context(plan), stop=stop, takeover=takeover))
+        results = [
+            run_drain(plan, _servers(plan.config), sink_context(plan), stop=stop, takeover=takeover)
+            for plan in _plans(config, only)
+        ]
     if as_json:
         _print_json([result.as_dict() for result in results])
         return

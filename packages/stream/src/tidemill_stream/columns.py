@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 
     from tidemill_stream.windows import ClosedWindow
 
-DLQ_COLUMNS = ("pipeline", "topic", "partition", "offset", "timestamp", "key", "value", "headers", "reason", "path", "message", "schema_hash")  # fmt: skip
+DLQ_COLUMNS = (
+    "pipeline",
+    "topic",
+    "partition",
+    "offset",
+    "timestamp",
+    "key",
+    "value",
+    "headers",
+    "reason",
+    "path",
+    "message",
+    "schema_hash",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,8 +35,8 @@ class SourceConfig(Config):
     on_lost: Literal["fail", "skip"] = "fail"
     """What to do when the log begins after the stored offset: stop, or go on after the gap."""
     on_recreated: Literal["fail", "restart"] = "fail"
-    """What to do when the topic was deleted and created anew: stop, or drop this pipeline's outputs and begin again."""
-    properties: dict[str, str | int | float | bool] = {}
+    """What to do when the topic was created anew: stop, or drop this pipeline's outputs and begin again."""
+    properties: dict[str, str | int | float | bool] = Field(default={})
     """Further librdkafka consumer properties, such as ``security.protocol``."""
 
 
@@ -88,7 +88,7 @@ Columns = Annotated[dict[ColumnName, ColumnConfig], BeforeValidator(_columns)]
 class RowsConfig(Config):
     """The rows that pass: which columns."""
 
-    columns: Columns = {}
+    columns: Columns = Field(default={})
     """Columns by name, ``name: type`` or ``name: {field, type, format}``; default the schema's properties in order."""
 
 
@@ -133,14 +133,14 @@ class WindowConfig(Config):
     """Shift of the window grid from 1970-01-01T00:00Z, in seconds."""
     time: TimeConfig
     """The event time."""
-    key: list[str] = []
+    key: list[str] = Field(default=[])
     """Paths of the fields to group by. The topic should be keyed by them: windows are kept per partition."""
     aggs: dict[ColumnName, AggConfig] = Field(min_length=1)
     """Aggregates by output column."""
     on_late: Literal["dlq", "count"] = "dlq"
-    """A record for a window that has closed: to the dead letters (reason ``late``) and counted, or counted only."""
+    """A record for a closed window: to the dead letters (reason ``late``) and counted, or counted only."""
     max_future_s: float | None = Field(default=None, gt=0)
-    """A record whose event time is further than this after its Kafka timestamp is invalid; it would close all windows."""
+    """A record whose event time is so far after its Kafka timestamp is invalid; it would close all windows."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> WindowConfig:
@@ -170,7 +170,7 @@ class PostgresSinkConfig(Config):
     type: Literal["postgres"]
     """This sink."""
     url: SecretStr | None = None
-    """``postgresql://user:password@host/database``; unset means the `postgres` resource in Dagster, else the settings."""
+    """``postgresql://user:password@host/database``; unset means the resource `postgres`, else the settings."""
     rows_table: TableRef | None = None
     """``schema.table`` of the rows; unset means they are not stored here."""
     windows_table: TableRef | None = None

@@ -110,7 +110,7 @@ class OffsetLost(StreamError, PermanentError):
         self.topic, self.partition, self.stored, self.low = topic, partition, stored, low
         super().__init__(
             f"{topic}[{partition}]: the checkpoint is at offset {stored} but the log begins at {low}; "
-            f"{low - stored} records were deleted before they were read. Set source.on_lost: skip to go on after the gap"
+            f"{low - stored} records were deleted before they were read; set source.on_lost: skip to go on"
         )
 
 
@@ -143,6 +143,6 @@ class StateTooLarge(StreamError, PermanentError):
     def __init__(self, pipeline: str, topic: str, partition: int, windows: int, limit: int) -> None:
         self.windows, self.limit = windows, limit
         super().__init__(
-            f"pipeline {pipeline!r}: {topic}[{partition}] holds {windows} open windows, over limits.open_windows={limit}; "
+            f"pipeline {pipeline!r}: {topic}[{partition}] holds {windows} windows, over limits.open_windows={limit}; "
             "use fewer keys, a smaller window or grace, or raise the limit"
         )

@@ -13,7 +13,7 @@ node therefore compiles twice, to "is true" and to "is false"; NOT swaps the two
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ class FieldRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Literal_:
+class Constant:
     """A constant; None is NULL."""
 
     value: str | int | float | bool | None
@@ -106,8 +106,8 @@ class Not:
     part: Node
 
 
-Node = FieldRef | Literal_ | Arithmetic | Compare | IsNull | In | Like | Logic | Not
-_VALUES = (FieldRef, Literal_, Arithmetic)
+Node = FieldRef | Constant | Arithmetic | Compare | IsNull | In | Like | Logic | Not
+_VALUES = (FieldRef, Constant, Arithmetic)
 
 
 def compile_filter(text: str) -> Keep:
@@ -148,7 +148,7 @@ class _Parser:
         node = self.condition()
         if self.index < len(self.tokens):
             raise self.wrong(f"unexpected {self.tokens[self.index][1]!r}")
-        return node
+        return self.boolean(node)
 
     def condition(self) -> Node:
         return self.joined("or", lambda: self.joined("and", self.negation))
@@ -199,7 +199,7 @@ class _Parser:
         found = []
         while True:
             literal = self.factor()
-            if not isinstance(literal, Literal_):
+            if not isinstance(literal, Constant):
                 raise self.wrong("only constants may stand in a list")
             found.append(literal.value)
             if not self.take(","):
@@ -216,25 +216,25 @@ class _Parser:
             left = Arithmetic(op, self.value(left), self.value(part()))
         return left
 
-    def factor(self) -> Node:
+    def factor(self) -> Node:  # noqa: PLR0911 - one return per kind of token
         if self.take("("):
             node = self.condition()
             self.expect(")")
             return node
         kind, token, _ = self.next()
-        if token == "-" and kind == "sign":
+        if kind == "sign" and token == "-":  # noqa: S105 - a minus sign
             inner = self.factor()
-            if isinstance(inner, Literal_) and isinstance(inner.value, int | float):
-                return Literal_(-inner.value)
-            return Arithmetic("-", Literal_(0), self.value(inner))
+            if isinstance(inner, Constant) and isinstance(inner.value, int | float):
+                return Constant(-inner.value)
+            return Arithmetic("-", Constant(0), self.value(inner))
         if kind == "number":
-            return Literal_(int(token) if token.isdigit() else float(token))
+            return Constant(int(token) if token.isdigit() else float(token))
         if kind == "text":
-            return Literal_(token)
+            return Constant(token)
         if kind == "quoted" or (kind == "word" and token.lower() not in _WORDS):
             return FieldRef(token)
         if kind == "word" and token.lower() in ("true", "false", "null"):
-            return Literal_({"true": True, "false": False, "null": None}[token.lower()])
+            return Constant({"true": True, "false": False, "null": None}[token.lower()])
         self.index -= 1
         raise self.wrong("a value or a condition expected")
 
@@ -244,6 +244,8 @@ class _Parser:
         return node
 
     def boolean(self, node: Node) -> Node:
+        if isinstance(node, Arithmetic) or (isinstance(node, Constant) and not isinstance(node.value, bool | None)):
+            raise self.wrong("a condition expected, not a value")
         return node
 
     def next(self) -> tuple[str, str, int]:
@@ -297,13 +299,13 @@ def emit(node: Node) -> Keep:
 def _value(node: Node, constants: dict[str, Any]) -> str:
     if isinstance(node, FieldRef):
         return access(node.path)
-    if isinstance(node, Literal_):
+    if isinstance(node, Constant):
         return _constant(node.value, constants)
     assert isinstance(node, Arithmetic)
     return f"_arithmetic({node.op!r}, {_value(node.left, constants)}, {_value(node.right, constants)})"
 
 
-def _true(node: Node, constants: dict[str, Any]) -> str:
+def _true(node: Node, constants: dict[str, Any]) -> str:  # noqa: PLR0911 - one return per kind of node
     """Write the Python expression that is True exactly when the SQL condition is true."""
     if isinstance(node, Not):
         return _false(node.part, constants)
@@ -322,7 +324,7 @@ def _true(node: Node, constants: dict[str, Any]) -> str:
     return f"({_value(node, constants)} is True)"
 
 
-def _false(node: Node, constants: dict[str, Any]) -> str:
+def _false(node: Node, constants: dict[str, Any]) -> str:  # noqa: PLR0911 - one return per kind of node
     """Write the Python expression that is True exactly when the SQL condition is false."""
     if isinstance(node, Not):
         return _true(node.part, constants)
@@ -351,7 +353,7 @@ def _compare(node: Compare, op: str, constants: dict[str, Any]) -> str:
 
 def _known(node: Node, constants: dict[str, Any]) -> str:
     """Write the test that a value is not null, ending in ``and``; nothing for a constant that is not."""
-    if isinstance(node, Literal_) and node.value is not None:
+    if isinstance(node, Constant) and node.value is not None:
         return ""
     return f"{_value(node, constants)} is not None and "
 
@@ -381,25 +383,25 @@ def _arithmetic(op: str, left: Any, right: Any) -> float | None:
 def literal_types(node: Node) -> Mapping[str, set[type]]:
     """Collect, for each field compared with constants, the types of those constants."""
     found: dict[str, set[type]] = {}
-
-    def note(field: Node, *values: Any) -> None:
-        if isinstance(field, FieldRef):
-            found.setdefault(field.path, set()).update(type(value) for value in values if value is not None)
-
-    def walk(each: Node) -> None:
-        if isinstance(each, Compare):
-            for one, other in ((each.left, each.right), (each.right, each.left)):
-                if isinstance(other, Literal_):
-                    note(one, other.value)
-        elif isinstance(each, In):
-            note(each.value, *each.choices)
-        elif isinstance(each, Like):
-            note(each.value, "")
-        elif isinstance(each, Logic):
-            for part in each.parts:
-                walk(part)
-        elif isinstance(each, Not):
-            walk(each.part)
-
-    walk(node)
+    for field, value in _comparisons(node):
+        if isinstance(field, FieldRef) and value is not None:
+            found.setdefault(field.path, set()).add(type(value))
     return found
+
+
+def _comparisons(node: Node) -> Iterator[tuple[Node, Any]]:
+    """Yield every value with every constant it is compared with."""
+    if isinstance(node, Compare):
+        for one, other in ((node.left, node.right), (node.right, node.left)):
+            if isinstance(other, Constant):
+                yield one, other.value
+    elif isinstance(node, In):
+        for choice in node.choices:
+            yield node.value, choice
+    elif isinstance(node, Like):
+        yield node.value, node.pattern
+    elif isinstance(node, Logic):
+        for part in node.parts:
+            yield from _comparisons(part)
+    elif isinstance(node, Not):
+        yield from _comparisons(node.part)

@@ -25,11 +25,20 @@ _CHUNK_ROWS = 8_192
 class Message(Protocol):
     """What is needed of a Kafka message; confluent_kafka's satisfies it."""
 
-    def offset(self) -> int: ...
-    def value(self) -> bytes | None: ...
-    def key(self) -> bytes | None: ...
-    def timestamp(self) -> tuple[int, int]: ...
-    def headers(self) -> list[tuple[str, bytes | None]] | None: ...
+    def offset(self) -> int:
+        """Return the offset."""
+
+    def value(self) -> bytes | None:
+        """Return the value."""
+
+    def key(self) -> bytes | None:
+        """Return the key."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Return the kind of the timestamp (0 = none) and its milliseconds."""
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        """Return the headers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,35 +113,19 @@ class Processor:
             messages = [message for message in messages if message.offset() >= self.offset]
         if not messages:
             return
-        plan, windows = self.plan, self.windows
-        decode, keep, checks, add_late = plan.decoder.decode, plan.keep, plan.time_checks, self._add_to_window
-        records, offsets, wants_rows = self._records, self._offsets, self._wants_rows
+        admit, records, offsets, wants_rows = self._admit, self._records, self._offsets, self._wants_rows
         filtered = rows = 0
         for message in messages:
-            record = decode(message.value())
-            if type(record) is Fault:
+            record = admit(message)
+            if record is None:
+                filtered += 1
+            elif type(record) is Fault:
                 self._set_aside(message, record)
-                continue
-            fault = None
-            for read, parse, path in checks:
-                value = read(record)
-                if value is not None and parse(value) is None:
-                    fault = Fault("unfit", f"{str(value)[:100]!r} is not a time", f"$.{path}")
-            try:
-                if fault is None and keep is not None and not keep(record):
-                    filtered += 1
-                    continue
-            except TypeError as error:
-                fault = Fault("where", str(error))
-            if fault is None and windows is not None:
-                fault = add_late(message, record)
-            if fault is not None:
-                self._set_aside(message, fault)
-                continue
-            rows += 1
-            if wants_rows:
-                records.append(record)
-                offsets.append(message.offset())
+            else:
+                rows += 1
+                if wants_rows:
+                    records.append(record)
+                    offsets.append(message.offset())
         self.counts.consumed += len(messages)
         self.counts.rows += rows
         self.counts.filtered += filtered
@@ -140,6 +133,26 @@ class Processor:
         if len(records) >= _CHUNK_ROWS:
             self._encode_rows()
         self._check_state()
+
+    def _admit(self, message: Message) -> Any:
+        """Decode, check, filter and group one message: its record, None if it is filtered out, or a fault."""
+        plan = self.plan
+        record = plan.decoder.decode(message.value())
+        if type(record) is Fault:
+            return record
+        for read, parse, path in plan.time_checks:
+            value = read(record)
+            if value is not None and parse(value) is None:
+                return Fault("unfit", f"{str(value)[:100]!r} is not a time", f"$.{path}")
+        if plan.keep is not None:
+            try:
+                if not plan.keep(record):
+                    return None
+            except TypeError as error:
+                return Fault("where", str(error))
+        if self.windows is not None and (fault := self._add_to_window(message, record)) is not None:
+            return fault
+        return record
 
     def advance(self, offset: int) -> None:
         """Note that the log has no record before `offset` that we have not seen (offsets may have gaps)."""

@@ -118,7 +118,7 @@ class _Compiler:
                 return Literal[tuple([*plain, None] if nullable else plain)]
         raise NotCompilable("enum of mixed types")
 
-    def one(self, kind: Any, schema: Mapping[str, Any]) -> Any:
+    def one(self, kind: Any, schema: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - one return per type
         if kind == "string":
             return _string(schema)
         if kind == "integer":

@@ -81,7 +81,9 @@ class Bench:
         with psycopg.connect(self.url, autocommit=True) as connection:
             if connection.execute("select to_regclass('tidemill.stream_positions')").fetchone() == (None,):
                 return 0
-            (done,) = connection.execute("select coalesce(sum(next_offset), 0) from tidemill.stream_positions").fetchone()
+            (done,) = connection.execute(
+                "select coalesce(sum(next_offset), 0) from tidemill.stream_positions"
+            ).fetchone()
             return int(done)
 
     def postgres(self):
@@ -190,7 +192,7 @@ def test_poison_is_set_aside_whole(own_mock_broker, postgres_url, pipeline_file,
     listed = tidemill_stream("dlq", "list", path, "--json")
 
     with psycopg.connect(postgres_url) as connection:
-        stored = connection.execute("select value, key, reason from events.dead order by \"offset\"").fetchall()
+        stored = connection.execute('select value, key, reason from events.dead order by "offset"').fetchall()
     assert (result["done"]["consumed"], result["done"]["rows"], result["done"]["invalid"]) == (11, 3, 8)
     assert [value for value, _, _ in stored] == [each for each in poison if each is not poison[6]]
     assert {key for _, key, _ in stored} == {b"key"}

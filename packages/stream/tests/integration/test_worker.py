@@ -30,7 +30,11 @@ def service(make_plan, kafka_bootstrap, kafka_topic, postgres_url):
     """The changes that make the flights pipeline a service on a topic and a database of the test's own."""
     return {
         "name": kafka_topic,
-        "source": {"topics": kafka_topic, "bootstrap_servers": kafka_bootstrap, "properties": {"session.timeout.ms": 6_000}},
+        "source": {
+            "topics": kafka_topic,
+            "bootstrap_servers": kafka_bootstrap,
+            "properties": {"session.timeout.ms": 6_000},
+        },
         "sinks": [{"type": "postgres", "url": postgres_url, **TABLES}],
         "checkpoint": {"interval_s": 0.2, "rows": 500},
     }
@@ -127,7 +131,9 @@ def test_a_killed_member_is_replaced_and_the_last_one_ends_on_sigterm(
     plan, logs = make_plan(**service), {}
     path = pipeline_file(**service)
     publish(kafka_bootstrap, kafka_topic, make_records(500, seed=1), logs)
-    members = [subprocess.Popen([*COMMAND, "run", str(path), "--health-port", "0"], stderr=subprocess.PIPE) for _ in range(2)]
+    members = [
+        subprocess.Popen([*COMMAND, "run", str(path), "--health-port", "0"], stderr=subprocess.PIPE) for _ in range(2)
+    ]
     try:
         health = [_health_url(member) for member in members]
         until(lambda: all(_is_ready(url) for url in health))

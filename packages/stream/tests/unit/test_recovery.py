@@ -18,7 +18,11 @@ def log(*highs, identity="A", low=0, first=None):
 
 def held(offset, *, log_end=None, incarnation="id:A", flushes=(), windows=()):
     return Progress(
-        offset=offset, log_end=offset if log_end is None else log_end, incarnation=incarnation, flushes=flushes, windows=windows
+        offset=offset,
+        log_end=offset if log_end is None else log_end,
+        incarnation=incarnation,
+        flushes=flushes,
+        windows=windows,
     )
 
 

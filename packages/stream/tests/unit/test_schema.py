@@ -108,7 +108,9 @@ def test_without_a_schema_declared_fields_must_fit():
     assert verdict(decoder, b"[1]") == "invalid"
 
 
-@pytest.mark.parametrize("part", [{"pattern": r"\s"}, {"pattern": "a.c"}, {"pattern": r"\w"}, {"pattern": "(?=a)"}, {"pattern": r"\Aa"}])
+@pytest.mark.parametrize(
+    "part", [{"pattern": r"\s"}, {"pattern": "a.c"}, {"pattern": r"\w"}, {"pattern": "(?=a)"}, {"pattern": r"\Aa"}]
+)
 def test_patterns_that_mean_something_else_in_python_are_not_typed(part):
     with pytest.raises(NotCompilable):
         compile_type({"type": "object", "properties": {"a": {"type": "string", **part}}})
@@ -125,7 +127,12 @@ strings = st.fixed_dictionaries(
 )
 numbers = st.fixed_dictionaries(
     {"type": st.sampled_from(["integer", "number"])},
-    optional={"minimum": bounds, "maximum": st.one_of(bounds, st.just(2.5)), "exclusiveMinimum": bounds, "exclusiveMaximum": bounds},
+    optional={
+        "minimum": bounds,
+        "maximum": st.one_of(bounds, st.just(2.5)),
+        "exclusiveMinimum": bounds,
+        "exclusiveMaximum": bounds,
+    },
 )
 plain = st.one_of(
     strings,
@@ -159,7 +166,8 @@ def objects(inner):
 
 arrays = plain.flatmap(
     lambda inner: st.fixed_dictionaries(
-        {"type": st.just("array"), "items": st.just(inner)}, optional={"minItems": st.integers(0, 2), "maxItems": st.integers(0, 3)}
+        {"type": st.just("array"), "items": st.just(inner)},
+        optional={"minItems": st.integers(0, 2), "maxItems": st.integers(0, 3)},
     )
 )
 schemas = objects(st.one_of(plain, arrays, objects(plain)))

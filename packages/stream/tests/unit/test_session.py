@@ -213,7 +213,9 @@ def test_another_window_definition_refuses_the_open_windows(make_plan, make_reco
     session.claim({ONE: Claim(start=0)})
     session.feed(ONE, fake_messages(make_records(50)))
     session.commit()
-    changed = make_plan(window={"type": "session", "gap_s": 60, "time": {"field": "at"}, "aggs": {"n": {"op": "count"}}})
+    changed = make_plan(
+        window={"type": "session", "gap_s": 60, "time": {"field": "at"}, "aggs": {"n": {"op": "count"}}}
+    )
 
     with pytest.raises(PipelineInvalid, match="another window definition"):
         Session(changed, [MemorySink("m", tables)]).claim({ONE: Claim(start=0)})

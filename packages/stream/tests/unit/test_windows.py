@@ -26,7 +26,8 @@ def value(v):
 
 
 events = st.lists(
-    st.tuples(st.integers(-60, 60), st.sampled_from(["a", "b", None]), st.one_of(st.none(), st.integers(-9, 9))), max_size=60
+    st.tuples(st.integers(-60, 60), st.sampled_from(["a", "b", None]), st.one_of(st.none(), st.integers(-9, 9))),
+    max_size=60,
 )
 kinds = st.sampled_from(["tumbling", "hopping", "session"])
 

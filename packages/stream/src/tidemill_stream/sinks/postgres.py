@@ -50,39 +50,42 @@ CREATE TABLE IF NOT EXISTS {table} (
 )"""
 
 
-_WHERE = " WHERE pipeline = %s AND topic = %s AND partition = %s"
-_LEASE = "lease_until = now() + make_interval(secs => NULLIF(%s, 0))"
-_READ = (
-    "SELECT topic, partition, next_offset, log_end, epoch, incarnation, state FROM {table} "
-    "WHERE pipeline = %s AND topic = ANY(%s)"
-)
-_ENTER = "INSERT INTO {table} (pipeline, topic, partition, next_offset) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING"
-_RESTART = (
-    "UPDATE {table} SET next_offset = %s, log_end = 0, watermark = NULL, counts = '{{}}', open_windows = 0, state = NULL"
-    + _WHERE
-)
-_CLAIM = (
-    "UPDATE {table} SET epoch = epoch + 1, owner = %s, incarnation = COALESCE(NULLIF(%s, ''), incarnation), "
-    "log_end = GREATEST(log_end, %s), " + _LEASE + _WHERE + " RETURNING next_offset, log_end, epoch, incarnation, state"
-)
-_MOVE = (
-    "UPDATE {table} SET next_offset = %s, log_end = %s, watermark = %s, counts = %s, open_windows = %s, state = %s, "
-    "updated_at = now(), " + _LEASE + _WHERE
-)
-_FENCE = " AND epoch = %s"
-_NO_FENCE = " AND %s IS NOT NULL"
-_RENEW = "UPDATE {table} SET " + _LEASE + _WHERE + _FENCE
-_RELEASE = "UPDATE {table} SET lease_until = NULL" + _WHERE + _FENCE
-_HOLDER = (
-    "SELECT owner, extract(epoch FROM lease_until - now()) FROM {table} WHERE pipeline = %s AND topic = ANY(%s) "
-    "AND lease_until > now() AND owner <> %s ORDER BY lease_until DESC LIMIT 1"
-)
-_END_HOLDER = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = "
-    "(SELECT left(%s || owner, 63) FROM {table}" + _WHERE + ")"
-)
+_READ = """
+SELECT topic, partition, next_offset, log_end, epoch, incarnation, state FROM {table}
+WHERE pipeline = %s AND topic = ANY(%s)"""
+_ENTER = """
+INSERT INTO {table} (pipeline, topic, partition, next_offset) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+_RESTART = """
+UPDATE {table} SET
+    next_offset = %s, log_end = 0, watermark = NULL, counts = '{{}}', open_windows = 0, state = NULL
+WHERE pipeline = %s AND topic = %s AND partition = %s"""
+_CLAIM = """
+UPDATE {table} SET
+    epoch = epoch + 1, owner = %s, incarnation = COALESCE(NULLIF(%s, ''), incarnation),
+    log_end = GREATEST(log_end, %s), lease_until = now() + make_interval(secs => NULLIF(%s, 0))
+WHERE pipeline = %s AND topic = %s AND partition = %s
+RETURNING next_offset, log_end, epoch, incarnation, state"""
+_MOVE = """
+UPDATE {table} SET
+    next_offset = %s, log_end = %s, watermark = %s, counts = %s, open_windows = %s, state = %s,
+    updated_at = now(), lease_until = now() + make_interval(secs => NULLIF(%s, 0))
+WHERE pipeline = %s AND topic = %s AND partition = %s AND (epoch = %s OR %s)"""
+_RENEW = """
+UPDATE {table} SET lease_until = now() + make_interval(secs => NULLIF(%s, 0))
+WHERE pipeline = %s AND topic = %s AND partition = %s AND epoch = %s"""
+_RELEASE = """
+UPDATE {table} SET lease_until = NULL
+WHERE pipeline = %s AND topic = %s AND partition = %s AND epoch = %s"""
+_HOLDER = """
+SELECT owner, extract(epoch FROM lease_until - now()) FROM {table}
+WHERE pipeline = %s AND topic = ANY(%s) AND lease_until > now() AND owner <> %s
+ORDER BY lease_until DESC LIMIT 1"""
+_END_HOLDER = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND application_name = (
+    SELECT left(%s || owner, 63) FROM {table} WHERE pipeline = %s AND topic = %s AND partition = %s)"""
 _DROP_ROWS = "DELETE FROM {table} WHERE _topic = %s AND _partition = %s"
-_DROP_LETTERS = "DELETE FROM {table}" + _WHERE
+_DROP_LETTERS = "DELETE FROM {table} WHERE pipeline = %s AND topic = %s AND partition = %s"
 
 
 def open_postgres(config: PostgresSinkConfig, context: SinkContext) -> PostgresSink:
@@ -157,9 +160,7 @@ class PostgresSink:
         self._epochs.update({partition: each.epoch for partition, each in progress.items()})
         return progress
 
-    def _try_claim(
-        self, conn: psycopg.Connection[Any], claims: Mapping[Partition, Claim]
-    ) -> dict[Partition, Progress]:
+    def _try_claim(self, conn: psycopg.Connection[Any], claims: Mapping[Partition, Claim]) -> dict[Partition, Progress]:
         with conn.transaction():
             conn.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S}s'")
             return {partition: self._claim_one(conn, partition, claim) for partition, claim in sorted(claims.items())}
@@ -210,10 +211,9 @@ class PostgresSink:
 
         partition, progress = output.partition, output.progress
         epoch = self._epochs.get(partition, -1)
-        fence = _FENCE if self._context.is_fencing else _NO_FENCE
         watermark = progress.watermark_us
         done = conn.execute(
-            _sql(_MOVE + fence, self._positions),
+            _sql(_MOVE, self._positions),
             (
                 progress.offset,
                 progress.log_end,
@@ -225,6 +225,7 @@ class PostgresSink:
                 self._pipeline,
                 *partition,
                 epoch,
+                not self._context.is_fencing,
             ),
         )
         if done.rowcount != 1:
