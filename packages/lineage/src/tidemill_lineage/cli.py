@@ -128,6 +128,24 @@ def runs(path: Path | None, *, as_json: bool) -> None:
 
 
 @lineage.command()
+@_options
+def rebuild(path: Path | None, *, as_json: bool) -> None:
+    """Build the graph anew from the kept events: jobs and datasets that no longer run are forgotten."""
+    from tidemill_lineage.document import dump_graph
+    from tidemill_lineage.emitters.json_file import JsonFileEmitter
+    from tidemill_lineage.errors import GraphError
+    from tidemill_lineage.graph import Graph, merge
+
+    log = _log(path)
+    graph = merge(Graph(), log.read())
+    if not graph.datasets:
+        raise GraphError(f"no events are kept in {log.folder}: the graph is left as it is")
+    JsonFileEmitter(_path(path)).replace(dump_graph(graph))
+    facts = {"datasets": len(graph.datasets), "edges": len(graph.edges)}
+    _print([facts], as_json=as_json, line=lambda row: f"{row['datasets']} datasets, {row['edges']} edges")
+
+
+@lineage.command()
 @click.argument("output", type=click.Path(path_type=Path), required=False)
 @_options
 def html(output: Path | None, path: Path | None, *, as_json: bool) -> None:

@@ -103,6 +103,22 @@ def test_validate_accepts_a_good_graph_and_refuses_a_broken_one(home: Path) -> N
         run("validate")
 
 
+def test_rebuild_forgets_what_no_kept_run_does(home: Path) -> None:
+    collect(EventLog(home / "lineage" / "events"), home / "lineage" / "lineage.json", keep_runs=1)
+
+    assert asked("rebuild") == [{"datasets": 2, "edges": 2}]
+    assert asked("upstream", "mart") == ["pg://db/raw"]
+
+
+def test_rebuild_without_events_leaves_the_graph(home: Path) -> None:
+    for file in (home / "lineage" / "events").iterdir():
+        file.unlink()
+
+    with pytest.raises(GraphError, match="left as it is"):
+        run("rebuild")
+    assert len(asked("show")) == 3
+
+
 def test_push_sends_the_kept_runs(home: Path) -> None:
     file = home / "events.jsonl"
 

@@ -47,6 +47,12 @@ class JsonFileEmitter:
                 self._replace(after)
         return graph
 
+    def replace(self, data: bytes) -> None:
+        """Put another document in the file's place, whatever it held."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self._replace(data)
+
     def close(self) -> None:
         """Nothing is held open."""
 
