@@ -74,6 +74,7 @@ class HttpxTransport:
     def __init__(self, http: config.HttpConfig) -> None:
         import httpx
 
+        self._max_s = http.max_response_s
         limits = httpx.Limits(max_connections=http.concurrency, max_keepalive_connections=http.concurrency)
         self._client = httpx.Client(timeout=http.timeout_s, follow_redirects=False, limits=limits)
 
@@ -83,7 +84,7 @@ class HttpxTransport:
 
         try:
             with self._client.stream("GET", url, headers=dict(headers)) as answer:
-                body = _read(answer, shown(url), max_bytes)
+                body = _read(answer, shown(url), max_bytes, time.monotonic() + self._max_s)
                 lower = {name.lower(): value for name, value in answer.headers.items()}
                 return Response(url=url, status=answer.status_code, headers=lower, body=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
@@ -96,7 +97,7 @@ class HttpxTransport:
         self._client.close()
 
 
-def _read(answer: httpx.Response, url: str, max_bytes: int) -> bytes:
+def _read(answer: httpx.Response, url: str, max_bytes: int, deadline: float) -> bytes:
     declared = answer.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise ResponseTooLarge(url, max_bytes)
@@ -105,6 +106,8 @@ def _read(answer: httpx.Response, url: str, max_bytes: int) -> bytes:
         size += len(part)
         if size > max_bytes:
             raise ResponseTooLarge(url, max_bytes)
+        if time.monotonic() > deadline:
+            raise UpstreamUnavailable(url, "the answer came too slowly (http.max_response_s)")
         parts.append(part)
     return b"".join(parts)
 

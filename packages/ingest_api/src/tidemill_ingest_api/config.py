@@ -99,6 +99,8 @@ class HttpConfig(Config):
     """Statuses worth another try."""
     max_response_bytes: int = Field(default=32 * 1024 * 1024, gt=0)
     """Largest accepted body, after decompression."""
+    max_response_s: float = Field(default=300.0, gt=0)
+    """Longest time for one body, however steadily it trickles."""
     max_redirects: int = Field(default=5, ge=0, le=20)
     """Redirects followed for one request."""
     headers: dict[str, str] = Field(default_factory=dict)

@@ -295,6 +295,11 @@ def test_large_and_strange_answers_are_refused(sqlite):
                 run(api, sqlite)
 
 
+def test_an_answer_that_trickles_too_long_is_given_up(sqlite):
+    with FakeApi(records(4)) as api, pytest.raises(UpstreamUnavailable, match="too slowly"):
+        run(api, sqlite, http={"max_response_s": 1e-9})
+
+
 def test_a_bad_record_stops_the_fetch_or_is_counted_as_declared(sqlite):
     mixed = [*records(3), {"id": 9, "name": "bad", "at": "never"}]
     with FakeApi(mixed) as api:

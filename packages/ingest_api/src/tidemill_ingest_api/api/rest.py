@@ -162,7 +162,7 @@ class _Api:
         """Answer ``GET /v1/TABLE/KEY``."""
         stream, _ = self.service.table(request.path_params["table"], caller)
         raw = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1").partition("?")[0]
-        text = raw.split("/", 3)[3] if raw.count("/") >= 3 else request.path_params["key"]  # noqa: PLR2004  # /v1/TABLE/KEY
+        text = raw.partition(f"/v1/{stream.name}/")[2]  # not decoded yet: a comma inside a part is %2C
         key = parse_key(stream, [unquote(part) for part in text.split(",")])
         version_now = await self.service.version(stream.name)
         etag = f'W/"{stream.name}-{version_now}-{_digest(repr(key))}"'
