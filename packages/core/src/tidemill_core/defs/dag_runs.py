@@ -18,6 +18,7 @@ from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
 from tidemill_core.defs.dag_status import HEARTBEAT_TAG, OWNER_TAG, is_lost, owner_tag, task_names, view
 from tidemill_core.defs.jobs import CompiledDag, compile_dag, op_name, params_key
+from tidemill_core.defs.kept_connections import kept_connections
 from tidemill_core.defs.run_engine import execute_events, quiet_logs, retry_plan
 from tidemill_core.errors import ConfigError, PermanentError
 from tidemill_core.plugins import did_you_mean
@@ -74,7 +75,7 @@ def open_instance(*, ephemeral: bool = False) -> Iterator[dg.DagsterInstance]:
         from tidemill_core.defs.home import prepare_home
 
         os.environ["DAGSTER_HOME"] = str(prepare_home(Settings.from_env()))
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.get() as instance, kept_connections(instance):
         yield instance
 
 

@@ -44,6 +44,7 @@ from dagster._core.execution.tags import get_tag_concurrency_limits_config
 from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster_shared.error import SerializableErrorInfo
 
+from tidemill_core.defs.kept_connections import kept_connections
 from tidemill_core.errors import ConfigError
 
 TIMEOUT_TAG = "tidemill/timeout_s"
@@ -203,6 +204,7 @@ class ThreadsExecutor(dg.Executor):
 
     def _run_steps(self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         with ExitStack() as stack:
+            stack.enter_context(kept_connections(job_context.instance))
             pools = stack.enter_context(_Pools(job_context.instance, job_context.dagster_run))
             active = stack.enter_context(
                 _TriggeredExecution(
@@ -241,7 +243,7 @@ class _Loop:
                 yield from self._start_ready()
             is_changed = False
             for running, message in self._receive():
-                is_changed = True
+                is_changed = is_changed or isinstance(message, _Ended)
                 yield from self._handle(running, message)
             yield from self._watch_clock()
             yield from self._reap()
