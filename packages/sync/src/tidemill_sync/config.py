@@ -53,7 +53,8 @@ class SyncConfig(Config):
     retry: RetryPolicy = RetryPolicy(attempts=5, delay_s=0.5, max_delay_s=30)
     """How often one object is tried."""
     manifest: SecretStr | None = None
-    """``sqlite:///path`` or ``postgresql://...`` of what was copied; unset means ``sync.db`` in the settings' home."""
+    """``sqlite:///path`` or ``postgresql://...`` of what was copied; unset means the settings' PostgreSQL if one is
+    named, else ``sync.db`` in their home."""
     commit_rows: int = Field(default=200, ge=1)
     """Copied objects per commit of the manifest; a killed run looks again at so many at most."""
 

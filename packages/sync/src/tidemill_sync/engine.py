@@ -193,7 +193,10 @@ def manifest_url(config: SyncConfig) -> str:
     """The manifest's URL, with its password: never log it."""
     if config.manifest is not None:
         return config.manifest.get_secret_value()
-    return f"sqlite:///{Settings.from_env().home.absolute() / 'sync.db'}"
+    settings = Settings.from_env()
+    if settings.postgres_url is not None:
+        return settings.postgres_url.get_secret_value()
+    return f"sqlite:///{settings.home.absolute() / 'sync.db'}"
 
 
 def current_runs(manifest: Manifest, limit: int) -> list[RunRecord]:

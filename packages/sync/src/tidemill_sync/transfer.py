@@ -115,7 +115,7 @@ class Transfer:
             written = self._target.put(source.key, body, **conditions, **about)  # type: ignore[arg-type]
         else:
             with self._large:
-                stream = cast("BinaryIO", io.BufferedReader(_Reader(self._chunks(source)), _CHUNK_BYTES))
+                stream = cast("BinaryIO", _Sized(self._chunks(source), source.size_bytes))
                 written = self._target.put(source.key, stream, **conditions, **about)  # type: ignore[arg-type]
         if written.size_bytes != source.size_bytes:
             raise ObjectMoved(self._source.url, source.key)
@@ -192,6 +192,14 @@ class _Reader(io.RawIOBase):
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+
+class _Sized(io.BufferedReader):
+    """A stream that tells its size, so that a store can choose its parts."""
+
+    def __init__(self, chunks: Iterator[bytes], size_bytes: int) -> None:
+        super().__init__(_Reader(chunks), _CHUNK_BYTES)
+        self.size_bytes = size_bytes
 
 
 def _entry(source: ObjectInfo, target: ObjectInfo) -> Entry:

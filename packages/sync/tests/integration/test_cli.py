@@ -1,6 +1,11 @@
 """The command line: results on stdout, exit codes by the shell's rules."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from tidemill_core.cli import main
@@ -11,6 +16,8 @@ from tidemill_core.storage import open_store
 def cli(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
+    for name in ("TIDEMILL_POSTGRES_URL", "TIDEMILL_LAKE_URL", "TIDEMILL_MIRROR_URL"):
+        monkeypatch.delenv(name, raising=False)
 
     def run(*args):
         with pytest.raises(SystemExit) as ended:
@@ -107,3 +114,22 @@ def test_what_is_wrong_sets_the_exit_code(cli, data, args, code):
 
     assert found == code
     assert err
+
+
+def test_a_terminated_run_ends_after_the_objects_in_flight_and_the_next_goes_on(cli, data, tmp_path):
+    for number in range(60):
+        data.put(f"{number:02}", os.urandom(20_000))
+    command = [sys.executable, "-c", "from tidemill_core.cli import main; main()", "sync", "run", "data", "copy"]
+    process = subprocess.Popen([*command, "--bytes-per-s", "400000", "--workers", "2"], stderr=subprocess.DEVNULL)
+    copy = open_store((tmp_path / "copy").as_uri())
+    while len(list(copy.list())) < 5:
+        time.sleep(0.02)
+
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(timeout=60)
+    done = len(list(copy.list()))
+    _, out, _ = cli("run", "data", "copy", "--json")
+
+    assert code == 130
+    assert 5 <= done < 62
+    assert (json.loads(out)["skipped"], json.loads(out)["copied"]) == (done, 62 - done)

@@ -12,6 +12,8 @@ from tidemill_sync.defs import SyncComponent
 def run(tmp_path, monkeypatch):
     """Materialize a component's asset on a lake and a mirror of the test's own."""
     monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
+    for name in ("TIDEMILL_POSTGRES_URL", "TIDEMILL_LAKE_URL", "TIDEMILL_MIRROR_URL"):
+        monkeypatch.delenv(name, raising=False)
 
     def materialize(**attributes):
         definitions = SyncComponent.from_attributes_dict(attributes=attributes).build_defs(

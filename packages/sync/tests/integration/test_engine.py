@@ -466,3 +466,13 @@ def test_a_stream_body_is_read_in_any_piece_size(memory, config):
     chunks = [b"ab", b"", b"cdefg", b"h"]
 
     assert io.BufferedReader(_Reader(iter(chunks)), 3).read() == b"abcdefgh"
+
+
+def test_the_manifest_is_in_the_settings_database_if_one_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path))
+    monkeypatch.setenv("TIDEMILL_POSTGRES_URL", "postgresql://warehouse/db")
+    named = manifest_url(SyncConfig())
+    monkeypatch.delenv("TIDEMILL_POSTGRES_URL")
+
+    assert named == "postgresql://warehouse/db"
+    assert manifest_url(SyncConfig()) == f"sqlite:///{tmp_path}/sync.db"

@@ -20,6 +20,8 @@ from tidemill_sync.service import PlaceRefused, SyncService, check_allowed
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
+    for name in ("TIDEMILL_POSTGRES_URL", "TIDEMILL_LAKE_URL", "TIDEMILL_MIRROR_URL"):
+        monkeypatch.delenv(name, raising=False)
     source, target = open_store((tmp_path / "from").as_uri()), open_store((tmp_path / "to").as_uri())
     source.put("a", b"1")
     source.put("b/c", b"2")

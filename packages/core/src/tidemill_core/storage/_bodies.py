@@ -82,13 +82,16 @@ def _read_exactly(file: BinaryIO, size: int) -> bytes:
 
 
 def part_size(body: Body, least_bytes: int, most_parts: int) -> int:
-    """Choose the bytes per part so that a body of known size fits into `most_parts`."""
+    """Choose the bytes per part so that a body fits into `most_parts`.
+
+    A stream may tell its size by an attribute `size_bytes`; one that does not gets parts twice as large.
+    """
     if isinstance(body, Path):
         size = body.stat().st_size
     elif isinstance(body, bytes | memoryview):
         size = len(body)
     else:
-        return 2 * least_bytes
+        size = getattr(body, "size_bytes", 2 * least_bytes * most_parts)
     return max(least_bytes, -(-size // most_parts))
 
 
