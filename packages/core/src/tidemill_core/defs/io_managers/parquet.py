@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from tidemill_core.storage._base import ObjectStore
 
+_READERS = 8
 _HEADS = 4
 """Up to this many partitions are looked for one by one; more by one listing."""
 
@@ -79,9 +81,10 @@ class ParquetIOManager(dg.ConfigurableIOManager, ObjectStoreResource):
             facts = context.definition_metadata or {}
             columns = list(facts["columns"]) if facts.get("columns") else None
             found = _present(store, place, skip_missing=bool(facts.get("allow_missing_partitions")))
-            parts = {key: _load(store, found[key], kind, columns) for key in found}
             announce(context, "read", _dataset(store, place), columns=columns or ())
-            return parts if is_dict else frames.concatenated(list(parts.values()), kind)
+            if is_dict:
+                return {key: _load(store, found[key], kind, columns) for key in found}
+            return _load_all(store, list(found.values()), kind, columns)
 
     def _write(self, store: "ObjectStore", key: str, value: Any) -> "_Written":
         import pyarrow.parquet as pq
@@ -163,6 +166,15 @@ def _exists(store: "ObjectStore", key: str) -> bool:
     except ObjectNotFound:
         return False
     return True
+
+
+def _load_all(store: "ObjectStore", keys: list[str], kind: frames.Kind, columns: list[str] | None) -> Any:
+    """Load partitions as one frame; several are read at once."""
+    if kind != "table":
+        scans = [_load(store, key, "lazy", columns) for key in keys]
+        return frames.as_kind(frames.concatenated(scans, "lazy"), kind)
+    with ThreadPoolExecutor(_READERS) as pool:
+        return frames.concatenated(list(pool.map(lambda key: _load(store, key, kind, columns), keys)), kind)
 
 
 def _load(store: "ObjectStore", key: str, kind: frames.Kind, columns: list[str] | None) -> Any:
