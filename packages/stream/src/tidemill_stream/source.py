@@ -51,8 +51,8 @@ def consumer_properties(config: PipelineConfig, servers: str) -> dict[str, Any]:
     return {
         "fetch.wait.max.ms": 5 if "," not in servers and servers.startswith("127.") else 50,
         "fetch.min.bytes": 1,
-        "queued.min.messages": 200_000,
-        "queued.max.messages.kbytes": 65_536,
+        "queued.min.messages": 100_000,
+        "queued.max.messages.kbytes": 32_768,
         "max.partition.fetch.bytes": 4_194_304,
         **config.source.properties,
         "bootstrap.servers": servers,

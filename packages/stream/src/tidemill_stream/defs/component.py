@@ -97,7 +97,7 @@ def build_drain(config: StreamDrainConfig, plan: Plan) -> dg.AssetsDefinition:
     )
     def drained(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         with dagster_errors():
-            sinks = context_of(plan, context.resources, owner=f"dagster run {context.run_id}")
+            sinks = context_of(plan, context.resources)
             names = {name: "/".join(key.path) for name, key in keys.items()}
             servers = bootstrap_of(config.pipeline, context.resources)
             result = drain(plan, servers, sinks, takeover=config.takeover, asset_keys=names)
