@@ -71,9 +71,18 @@ def record_of(batch: pa.RecordBatch, row: int) -> str:
     """Write one row for a person: names and values, cut where they are long."""
     parts = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        value = column.slice(row, 1)
-        parts.append(f"{name}={value.to_string(skip_new_lines=True)[1:-1].strip()[:200]}")
+        parts.append(f"{name}={_spelled(column.slice(row, 1))[:200]}")
     return ", ".join(parts)[:MAX_TEXT]
+
+
+def _spelled(value: pa.Array) -> str:
+    """Write one value; bytes that are no UTF-8 in a text are marked, not fatal."""
+    import pyarrow as pa
+
+    if pa.types.is_string(value.type) or pa.types.is_large_string(value.type):
+        raw = value.cast(pa.large_binary())[0].as_py()
+        return "null" if raw is None else repr(raw.decode("utf-8", "replace"))
+    return str(value.to_string(skip_new_lines=True))[1:-1].strip()
 
 
 def actual_row(position: int, skipped: Sequence[int]) -> int:

@@ -462,3 +462,35 @@ def test_an_upsert_without_its_constraint_is_refused_before_loading(tmp_path, po
         run_load(_config(path, mode="upsert", key="id"), postgres_url)
 
     assert query("SELECT count(*) FROM pg_tables WHERE schemaname = 'raw'") == [(1,)]
+
+
+def test_bytes_that_are_no_utf8_cost_their_row_alone(tmp_path, postgres_url, query):
+    (tmp_path / "a.csv").write_bytes(b"id,x\n1,ok\n2,\xff\xfe\n3,fine\n")
+
+    result = run_load(_config(tmp_path / "a.csv", max_rejects=1), postgres_url)
+
+    (reject,) = load_rejects(postgres_url, "raw.t")
+    assert (result.rows, reject["row"], reject["column"]) == (2, 1, "x")
+    assert "\ufffd" in reject["record"]
+    assert query("SELECT id FROM raw.t ORDER BY id") == [(1,), (3,)]
+
+
+def test_int96_timestamps_far_away_do_not_wrap(tmp_path, postgres_url, query):
+    far = pa.array(["9999-12-31T00:00:00", "2020-01-01T01:02:03.456789"]).cast(pa.timestamp("us"))
+    pq.write_table(pa.table({"t": far}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+
+    run_load(_config(tmp_path / "a.parquet"), postgres_url)
+
+    assert query("SELECT t::text FROM raw.t ORDER BY t DESC") == [
+        ("9999-12-31 00:00:00",),
+        ("2020-01-01 01:02:03.456789",),
+    ]
+
+
+def test_a_sample_cut_inside_a_quoted_field_does_no_harm(tmp_path, postgres_url, query):
+    (tmp_path / "a.csv").write_text("id,x\n" + "".join(f'{at},"line\none {at}"\n' for at in range(2_000)))
+
+    for size in (775, 780, 785):
+        result = run_load(_config(tmp_path / "a.csv", sample_bytes=size), postgres_url, force=True)
+
+        assert (result.rows, result.columns["id"]) == (2_000, "bigint")

@@ -36,7 +36,7 @@ class CsvFormat:
             return pa.schema([])
         sample = sample_of(source, self._config.sample_bytes)
         table = pa.Table.from_batches(list(self._read(source, sample, names, lambda _: None)), _texts(names))
-        return pa.schema([infer_text(name, table.column(name)) for name in names])
+        return pa.schema([_field(name, table.column(name)) for name in names])
 
     def units(self, source: SourceFile) -> list[Unit]:
         """One unit, or none for a file without a byte."""
@@ -70,9 +70,8 @@ class CsvFormat:
             return []
         if not self._config.csv.header:
             return list(first.schema.names)
-        return safe_identifiers(
-            "" if value is None else str(value) for value in first.slice(0, 1).to_pylist()[0].values()
-        )
+        header = first.slice(0, 1).to_pylist()[0].values()
+        return safe_identifiers((value or b"").decode("utf-8", "replace") for value in header)
 
     def _options(self) -> tuple[Any, Any]:
         from pyarrow import csv
@@ -100,14 +99,15 @@ class CsvFormat:
         stopped: list[LoadError] = []
         parse.invalid_row_handler = lambda row: _set_aside(row, counted, on_bad, stopped)
         convert = csv.ConvertOptions(
-            column_types=_texts(names),
+            column_types={name: pa.binary() for name in names},  # a bad character is found later, by row
             null_values=list(self._config.nulls),
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
         )
         try:
             with csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert) as reader:
-                yield from reader
+                for batch in reader:
+                    yield pa.RecordBatch.from_arrays([each.view(pa.string()) for each in batch.columns], names=names)
         except pa.ArrowInvalid as error:
             if stopped:
                 raise stopped[0] from None
@@ -127,6 +127,16 @@ def _set_aside(row: Any, counted: Counted, on_bad: OnBadRow, stopped: list[LoadE
     return "skip"
 
 
+def _field(name: str, column: pa.ChunkedArray) -> pa.Field:
+    import pyarrow as pa
+
+    try:
+        column.cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:  # not all of it is UTF-8
+        return pa.field(name, pa.string())
+    return infer_text(name, column)
+
+
 def _texts(names: list[str]) -> pa.Schema:
     import pyarrow as pa
 
@@ -137,4 +147,4 @@ def _no_types() -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
-    return csv.ConvertOptions(column_types={f"f{at}": pa.string() for at in range(2_000)}, strings_can_be_null=False)
+    return csv.ConvertOptions(column_types={f"f{at}": pa.binary() for at in range(2_000)}, strings_can_be_null=False)

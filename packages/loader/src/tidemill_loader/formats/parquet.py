@@ -46,7 +46,8 @@ class ParquetFormat:
         with source.open() as stream, _readable(source):
             import pyarrow.parquet as pq
 
-            file = pq.ParquetFile(stream, metadata=self._footer(source))
+            # INT96 wraps silently outside 1677 to 2262 unless it is read as microseconds
+            file = pq.ParquetFile(stream, metadata=self._footer(source), coerce_int96_timestamp_unit="us")
             yield from file.iter_batches(
                 batch_size=self._rows, row_groups=[unit.index], columns=schema.names, use_threads=False
             )
