@@ -8,6 +8,8 @@ from tidemill_core.testing.suites import ObjectStoreSuite
 
 
 class TestMemoryStore(ObjectStoreSuite):
+    machine_examples = 40
+
     @pytest.fixture
     def store(self):
         return open_store(f"memory://{uuid.uuid4()}")
@@ -23,6 +25,8 @@ class TestMemoryStoreUnderPrefix(ObjectStoreSuite):
 
 
 class TestFileStore(ObjectStoreSuite):
+    machine_examples = 40
+
     @pytest.fixture
     def store(self, tmp_path):
         return open_store((tmp_path / "a bucket%20#1").as_uri())

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from tidemill_core.storage import Body, KeyRefused, ObjectNotFound, ObjectStore, PreconditionFailed
 from tidemill_core.testing.suites._suite import Suite
+from tidemill_core.testing.suites.storage_machine import ObjectStoreMachine
 
 ODD_KEYS = {
     "space": "sp ace",
@@ -56,6 +59,8 @@ class ObjectStoreSuite(Suite):
 
     many_keys: ClassVar[int] = 1_100
     """How many keys a listing of several pages has."""
+    machine_examples: ClassVar[int] = 5
+    """How many sequences of operations the state machine tries."""
 
     @pytest.fixture
     def store(self) -> ObjectStore:
@@ -354,3 +359,16 @@ class ObjectStoreSuite(Suite):
         read = pl.scan_parquet(store.uri("day=1/part 0.parquet"), storage_options=store.reader_options() or None)
 
         assert read.select("x").collect()["x"].to_list() == [1, 2, 3]
+
+    def test_it_behaves_as_a_dictionary_with_versions(self, store: ObjectStore) -> None:
+        """A Hypothesis state machine: puts, conditions, deletes and copies in any order."""
+        run_state_machine_as_test(
+            lambda: ObjectStoreMachine(store),  # type: ignore[arg-type]
+            settings=settings(
+                max_examples=self.machine_examples,
+                stateful_step_count=20,
+                deadline=None,
+                derandomize=True,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+            ),
+        )
