@@ -211,6 +211,27 @@ def test_a_mock_broker_ends_when_nobody_has_used_it_for_a_while(tmp_path: Path) 
     assert not (tmp_path / "kafka" / "broker.json").exists()
 
 
+def test_a_shared_server_is_kept_for_the_next_run_and_stopped_when_none_comes(tmp_path: Path) -> None:
+    from tidemill_core.embedded import warden
+    from tidemill_core.embedded.lease import acquire
+    from tidemill_core.services.postgres import PostgresService
+
+    folder = tmp_path / "postgres"
+    lease = acquire(PostgresService(durable=False), folder, stop_last=False)
+    warden.post(folder, 0.6)
+    warden.post(folder, 0.6)
+    ended_while_used = wait_until(lambda: not lease.running.is_alive(), 2)
+
+    lease.release()
+    kept = lease.running.is_alive()
+    with _leftovers(tmp_path):
+        ended = wait_until(lambda: not lease.running.is_alive(), 20)
+
+    assert not ended_while_used
+    assert kept
+    assert ended
+
+
 def _python_for_all() -> str:
     """Find a Python of our version that any account can run, with our packages readable."""
     from tidemill_core.services.files import is_open

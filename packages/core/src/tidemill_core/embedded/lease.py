@@ -11,6 +11,8 @@ import atexit
 import fcntl
 import os
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,3 +123,40 @@ def release_all() -> None:
     """Give back every lease of this process, last taken first."""
     for lease in reversed(list(_HELD.values())):
         lease.release()
+
+
+def until_unused(folder: Path, idle_s: float, *, is_over: Callable[[float], bool]) -> bool:
+    """Wait until nobody has held the folder's lease for `idle_s` seconds.
+
+    Then this process holds the start lock and the lease until it ends, so that nobody takes
+    part in a server that is leaving; it should stop the server and end.
+
+    Args:
+        folder: The server's folder.
+        idle_s: Seconds without a holder.
+        is_over: Sleeps for the seconds it is given, and tells whether to give up waiting.
+
+    Returns:
+        False if the wait was given up; no lock is held then.
+    """
+    last_used = time.monotonic()
+    handles = [os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for name in (START_LOCK, LEASE)]
+    while not is_over(min(1.0, idle_s / 4)):
+        taken = [handle for handle in handles if _take(handle)]
+        if len(taken) < len(handles):
+            last_used = time.monotonic()
+        elif time.monotonic() - last_used > idle_s:
+            return True
+        for handle in taken:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+    for handle in handles:
+        os.close(handle)
+    return False
+
+
+def _take(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

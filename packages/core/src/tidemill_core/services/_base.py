@@ -36,7 +36,7 @@ class Launch:
     """Signal that asks for a clean and fast end."""
     stop_s: float = 20.0
     """Seconds it may take to end before it is killed."""
-    start_s: float = 60.0
+    start_s: float = 120.0
     """Seconds it may take to answer."""
 
 

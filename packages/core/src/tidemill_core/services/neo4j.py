@@ -59,7 +59,7 @@ class Neo4jService:
             cwd=folder,
             url=url,
             settings={"TIDEMILL_NEO4J_URL": url, "TIDEMILL_TEST_NEO4J_URL": url},
-            start_s=90.0,
+            start_s=180.0,
         )
 
     def is_ready(self, launch: Launch) -> bool:

@@ -1,4 +1,4 @@
-"""The servers behind the fixtures: shared by all test processes of this account, stopped by the last one."""
+"""The servers behind the fixtures: shared by test processes, stopped when none has used them for a while."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tidemill_core.errors import ServiceError
 from tidemill_core.services._base import Service
 from tidemill_core.services.running import Running
 
+IDLE_S = 180.0
+"""Seconds without a test process after which a shared server is stopped."""
 _KINDS = {"s3mock": "s3", "versitygw": "s3", "fake-gcs": "gcs", "azurite": "azure"}
 
 
@@ -25,13 +27,16 @@ def shared(service: Service, *, kind: str) -> Running:
         service: The server.
         kind: Its name in ``TIDEMILL_REQUIRE``.
     """
+    from tidemill_core.embedded import warden
     from tidemill_core.embedded.lease import acquire
     from tidemill_core.services.files import services_dir
 
     try:
-        return acquire(service, services_dir() / "shared" / service.name, fresh=True).running
+        lease = acquire(service, services_dir() / "shared" / service.name, fresh=True, stop_last=False)
     except ServiceError as error:
         absent(kind, error)
+    warden.post(lease.folder, IDLE_S)
+    return lease.running
 
 
 @contextmanager
