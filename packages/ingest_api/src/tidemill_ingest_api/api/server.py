@@ -81,7 +81,9 @@ async def _serve(
         log.info("serving", host=host, rest=found.rest, grpc=found.grpc, source=source.source)
         if on_ready:
             on_ready(found)
-        await asyncio.to_thread(stop.wait)
+        ends = [asyncio.create_task(asyncio.to_thread(stop.wait)), *([rest.task] if rest and rest.task else [])]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        stop.set("the REST server ended")  # the first reason is kept
         log.info("stopping", reason=stop.reason)
     finally:
         await asyncio.gather(_stop_grpc(grpc), rest.stop() if rest else asyncio.sleep(0))
@@ -112,22 +114,22 @@ class _Rest:
                 timeout_graceful_shutdown=int(GRACE_S),
             )
         )
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Answer from here on."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        self.task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         while not self._server.started:
-            if self._task.done():
-                await self._task
+            if self.task.done():
+                await self.task
                 raise ConfigError(f"the REST server did not start on port {self.port}")
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
         """Let running requests end."""
         self._server.should_exit = True
-        if self._task:
-            await self._task
+        if self.task:
+            await self.task
         self._socket.close()
 
 

@@ -70,7 +70,7 @@ _SELECT_PAGES = (
 )
 _STAGE = TableName("pg_temp", "tidemill_ingest_stage")
 _POLL_S = 0.1
-_READERS = 8
+_READERS, _POOL_WAIT_S = 8, 5.0
 _STATEMENT_TIMEOUT = "30s"
 _MISSING = ("42P01", "42703", "3F000")
 DIALECT = Dialect(placeholder="%s", adapt=lambda value: value)
@@ -180,7 +180,7 @@ class PostgresStore:
         from psycopg_pool import PoolTimeout
 
         try:
-            with self._readers().connection() as connection:
+            with self._readers().connection(timeout=_POOL_WAIT_S) as connection:
                 if not connection.autocommit:
                     connection.autocommit = True
                     connection.execute(f"SET statement_timeout = '{_STATEMENT_TIMEOUT}'")
