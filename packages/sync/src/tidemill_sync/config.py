@@ -52,6 +52,8 @@ class SyncConfig(Config):
     """Bandwidth limit of all copies together; unset means none."""
     retry: RetryPolicy = RetryPolicy(attempts=5, delay_s=0.5, max_delay_s=30)
     """How often one object is tried."""
+    max_failures: int = Field(default=100, ge=1)
+    """End the run once so many objects have failed."""
     manifest: SecretStr | None = None
     """``sqlite:///path`` or ``postgresql://...`` of what was copied; unset means the settings' PostgreSQL if one is
     named, else ``sync.db`` in their home."""

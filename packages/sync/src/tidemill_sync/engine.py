@@ -323,6 +323,7 @@ def _apply(session: Session, actions: Iterable[Action]) -> None:
                     running[pool.submit(transfer.apply, action)] = action.key
                 if len(running) >= most:
                     _collect(session, running, at_least=1)
+                    _check_failures(session, session.config.max_failures)
                 if len(session.entries) >= session.config.commit_rows or time.monotonic() - committed_at > _COMMIT_S:
                     _collect(session, running, at_least=0)
                     _commit(session)
@@ -330,6 +331,7 @@ def _apply(session: Session, actions: Iterable[Action]) -> None:
             while running:
                 session.stop.raise_if_set()
                 _collect(session, running, at_least=1)
+                _check_failures(session, session.config.max_failures)
                 if len(session.entries) >= session.config.commit_rows:
                     _commit(session)
         finally:
@@ -372,9 +374,7 @@ def _commit(session: Session) -> None:
 def _settle(session: Session) -> None:
     """Report failed copies, or else delete what the limits allow."""
     counts = session.counts
-    if counts.failed:
-        kind = SyncInterrupted if session.is_transient else SyncIncomplete
-        raise kind(counts.failures, counts.failed)
+    _check_failures(session, 1)
     if not session.deletes:
         return
     _check_deletes(session)
@@ -385,6 +385,14 @@ def _settle(session: Session) -> None:
         session.manifest.save(session.job, [], batch)
         counts.deleted += len(batch)
         session.progress.moved(counts)
+
+
+def _check_failures(session: Session, most: int) -> None:
+    """End the run if `most` objects have failed: a full or lost target would fail each of the rest as slowly."""
+    counts = session.counts
+    if counts.failed >= most:
+        kind = SyncInterrupted if session.is_transient else SyncIncomplete
+        raise kind(counts.failures, counts.failed)
 
 
 def _check_deletes(session: Session) -> None:

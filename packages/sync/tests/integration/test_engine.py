@@ -476,3 +476,16 @@ def test_the_manifest_is_in_the_settings_database_if_one_is_named(monkeypatch, t
 
     assert named == "postgresql://warehouse/db"
     assert manifest_url(SyncConfig()) == f"sqlite:///{tmp_path}/sync.db"
+
+
+def test_a_run_whose_target_is_lost_ends_after_some_failures(memory, folder, config):
+    fill(memory, {f"{number:03}": b"x" for number in range(300)})
+
+    def put(key, body, **kwargs):
+        raise StoreUnavailable(folder.url, "write", "No space left on device")
+
+    target = Wrapped(folder, put=put)
+    with pytest.raises(SyncInterrupted, match="No space"):
+        sync(config(workers=2, max_failures=5, retry={"attempts": 1}), source=memory, target=target)
+
+    assert 5 <= len([name for name, _ in target.calls if name == "put"]) < 100
