@@ -296,3 +296,19 @@ def test_every_edge_of_a_random_dag_is_respected(
     for name, wanted in needs.items():
         for need in wanted:
             assert seen.log.index(("end", need)) < seen.log.index(("start", name))
+
+
+def test_kept_connections_record_the_same_and_are_given_back() -> None:
+    with dg.instance_for_test() as instance:
+        ops = {"a": make_op("a", lambda _: None), "b": make_op("b", lambda _: None, needs=1)}
+        _, events = run(job_of(ops, {"b": ["a"]}), instance)
+
+        stored = [
+            entry.dagster_event.event_type_value
+            for entry in instance.all_logs(instance.get_runs()[0].run_id)
+            if entry.dagster_event
+        ]
+
+        assert sorted(stored) == sorted(each.event_type_value for each in events)
+        assert "_connect" not in vars(instance.event_log_storage)
+        assert "connect" not in vars(instance.run_storage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import multiprocessing
@@ -25,6 +26,8 @@ from tidemill_core.errors import ExitCode, TransientError
 POLL_S = 0.05
 TERM_GRACE_S = 5.0
 TAIL_LINES = 20
+_GROUPS: set[int] = set()
+"""Process groups of running commands: none may outlive this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ def run_command(command: Command) -> dict[str, Any]:
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         process = _start(command, outputs)
         assert process.stdout is not None
+        _GROUPS.add(process.pid)
         pump = threading.Thread(target=_copy_lines, args=(process.stdout, command.task, tail), daemon=True)
         pump.start()
         try:
@@ -67,11 +71,20 @@ def run_command(command: Command) -> dict[str, Any]:
             raise
         finally:
             pump.join(timeout=TERM_GRACE_S)
+            _GROUPS.discard(process.pid)
         if code == ExitCode.TEMPORARY:
             raise TaskTemporarilyFailed(command.task, f"exit code {code}; {tail[-1] if tail else 'no output'}")
         if code != 0:
             raise CommandFailed(command.task, code, "\n".join(tail))
         return _read_outputs(command.task, outputs)
+
+
+@atexit.register
+def _end_groups() -> None:
+    """Kill the commands that are left when this process ends at once."""
+    for group in list(_GROUPS):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def _start(command: Command, outputs: Path) -> subprocess.Popen[bytes]:
