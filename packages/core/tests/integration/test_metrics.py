@@ -352,3 +352,31 @@ def wait_for() -> Callable[..., None]:
         assert wait_until(condition, 30)
 
     return wait
+
+
+def test_the_server_answers_until_it_is_told_to_stop(
+    instance: dg.DagsterInstance, wait_for: Callable[..., None]
+) -> None:
+    import threading
+
+    import httpx
+    from tidemill_core.defs.metrics import serve
+    from tidemill_core.lifecycle import StopToken
+
+    urls: list[str] = []
+    stop = StopToken()
+    thread = threading.Thread(target=serve, args=("127.0.0.1", 0, stop), kwargs={"announce": urls.append})
+    thread.start()
+    wait_for(lambda: bool(urls))
+
+    answers = {path: httpx.get(urls[0] + path) for path in ("/metrics", "/livez", "/else")}
+    stop.set("test over")
+    thread.join(60)
+
+    assert {path: answer.status_code for path, answer in answers.items()} == {
+        "/metrics": 200,
+        "/livez": 200,
+        "/else": 404,
+    }
+    assert "dagster_queue_depth" in answers["/metrics"].text
+    assert not thread.is_alive()

@@ -38,3 +38,14 @@ def test_every_expression_uses_metrics_that_exist() -> None:
 
     assert used
     assert used - _known() == set()
+
+
+@pytest.mark.skipif(not DEPLOY.is_dir(), reason="the package is tested without its repository")
+def test_the_documentation_names_every_metric() -> None:
+    text = (DEPLOY.parent / "docs" / "how-to" / "metrics.md").read_text()
+    documented = set(re.findall(r"`(dagster_\w+)`", text))
+    families = Families().registry.collect()
+
+    offered = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
+
+    assert documented == offered
