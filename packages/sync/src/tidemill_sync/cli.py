@@ -133,8 +133,8 @@ def status(*, manifest: str | None, limit: int, as_json: bool) -> None:
     from pydantic import SecretStr
 
     from tidemill_sync.config import SyncConfig
-    from tidemill_sync.engine import current_runs, manifest_url
     from tidemill_sync.manifest import open_manifest
+    from tidemill_sync.session import current_runs, manifest_url
 
     config = SyncConfig(manifest=SecretStr(manifest) if manifest else None)
     with closing(open_manifest(manifest_url(config))) as opened:

@@ -6,67 +6,32 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 
 from tidemill_core.errors import ObjectNotFound, TidemillError, TransientError
 from tidemill_core.lifecycle import Stopped, StopToken
 from tidemill_core.lineage_hooks import DataEvent, announce
-from tidemill_core.settings import Settings
-from tidemill_core.storage import ObjectInfo, ObjectStore, open_store
+from tidemill_core.storage import ObjectInfo, ObjectStore
 from tidemill_core.telemetry import get_logger
 
 from tidemill_sync import metrics
 from tidemill_sync.config import SyncConfig
 from tidemill_sync.errors import (
     ListingUnsorted,
-    PlacesOverlap,
     SourceEmpty,
-    SyncBusy,
     SyncIncomplete,
     SyncInterrupted,
     TooManyDeletes,
 )
-from tidemill_sync.manifest import Manifest, RunRecord, job_id, open_manifest
+from tidemill_sync.manifest import RunRecord
 from tidemill_sync.ordering import sorted_on_disk
-from tidemill_sync.plan import Action, Entry, decide, plan, taking
-from tidemill_sync.result import Counts, Progress, Silence, SyncResult
-from tidemill_sync.throttle import Throttle
-from tidemill_sync.transfer import Transfer, Transferred
+from tidemill_sync.plan import Action, decide, plan, taking
+from tidemill_sync.result import Progress, SyncResult
+from tidemill_sync.session import Session, opened
+from tidemill_sync.transfer import Transferred
 
 log = get_logger(__name__)
 _DELETE_AT_ONCE = 1_000
 _COMMIT_S = 2.0
-
-
-@dataclass(slots=True, kw_only=True)
-class Session:
-    """An open sync: both stores, the notes, and the lease on them."""
-
-    config: SyncConfig
-    source: ObjectStore
-    target: ObjectStore
-    manifest: Manifest
-    job: str
-    stop: StopToken
-    progress: Progress
-    counts: Counts = field(default_factory=Counts)
-    deletes: list[str] = field(default_factory=list)
-    forgets: list[str] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    is_transient: bool = True
-    """Whether every failure so far may pass by itself."""
-
-    def transfer(self) -> Transfer:
-        """Make the copier of this session."""
-        return Transfer(
-            self.source,
-            self.target,
-            retry=self.config.retry,
-            throttle=Throttle(self.config.bytes_per_s),
-            large_bytes=self.config.large_bytes,
-            keeps_metadata=self.config.metadata,
-        )
 
 
 def sync(
@@ -144,72 +109,6 @@ def plan_actions(
     """
     with opened(config, source=source, target=target, is_exclusive=False) as session:
         yield from planned(session, is_sorting=True)
-
-
-@contextmanager
-def opened(
-    config: SyncConfig,
-    *,
-    source: ObjectStore | None = None,
-    target: ObjectStore | None = None,
-    stop: StopToken | None = None,
-    progress: Progress | None = None,
-    is_exclusive: bool = True,
-) -> Iterator[Session]:
-    """Open both stores and the manifest, and hold the lease unless only reading.
-
-    Raises:
-        PlacesOverlap: One place contains the other.
-        SyncBusy: Another process holds the lease.
-    """
-    source = source or open_store(config.source)
-    target = target or open_store(config.target)
-    _check_apart(source.url, target.url)
-    manifest = open_manifest(manifest_url(config))
-    job = job_id(source.url, target.url)
-    session = Session(
-        config=config,
-        source=source,
-        target=target,
-        manifest=manifest,
-        job=job,
-        stop=stop or StopToken(),
-        progress=progress or Silence(),
-    )
-    try:
-        if not is_exclusive:
-            yield session
-            return
-        with manifest.lease(job) as is_ours:
-            if not is_ours:
-                raise SyncBusy(source.url, target.url)
-            yield session
-    finally:
-        manifest.close()
-        session.progress.close()
-
-
-def manifest_url(config: SyncConfig) -> str:
-    """The manifest's URL, with its password: never log it."""
-    if config.manifest is not None:
-        return config.manifest.get_secret_value()
-    settings = Settings.from_env()
-    if settings.postgres_url is not None:
-        return settings.postgres_url.get_secret_value()
-    return f"sqlite:///{settings.home.absolute() / 'sync.db'}"
-
-
-def current_runs(manifest: Manifest, limit: int) -> list[RunRecord]:
-    """The latest runs, newest first; one that says running but holds no lease is told as lost."""
-    return [
-        replace(run, state="lost") if run.state == "running" and not _is_held(manifest, run.job) else run
-        for run in manifest.runs(limit)
-    ]
-
-
-def _is_held(manifest: Manifest, job: str) -> bool:
-    with manifest.lease(job) as is_free:
-        return not is_free
 
 
 def _recorded(session: Session, run_id: str, run: Callable[[Session], None]) -> SyncResult:
@@ -424,12 +323,6 @@ def _seen(store: ObjectStore, key: str) -> ObjectInfo | None:
         return store.head(key)
     except ObjectNotFound:
         return None
-
-
-def _check_apart(source: str, target: str) -> None:
-    one, other = source.rstrip("/") + "/", target.rstrip("/") + "/"
-    if one.startswith(other) or other.startswith(one):
-        raise PlacesOverlap(source, target)
 
 
 def _result(session: Session, run_id: str, seconds: float) -> SyncResult:

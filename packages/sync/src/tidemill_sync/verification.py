@@ -12,8 +12,9 @@ from tidemill_core.lifecycle import StopToken
 from tidemill_core.storage import ObjectStore
 
 from tidemill_sync.config import SyncConfig
-from tidemill_sync.engine import Session, opened, planned
+from tidemill_sync.engine import planned
 from tidemill_sync.plan import SIZE_DIFFERS, Action
+from tidemill_sync.session import Session, opened
 from tidemill_sync.throttle import Throttle
 from tidemill_sync.transfer import same_bytes
 

@@ -10,7 +10,7 @@ from tidemill_core.lifecycle import Stopped, StopToken
 from tidemill_core.lineage_hooks import subscribed
 from tidemill_core.storage import StoreUnavailable, open_store
 from tidemill_sync.config import SyncConfig
-from tidemill_sync.engine import current_runs, manifest_url, plan_actions, sync, sync_keys
+from tidemill_sync.engine import plan_actions, sync, sync_keys
 from tidemill_sync.errors import (
     PlacesOverlap,
     SourceEmpty,
@@ -20,6 +20,7 @@ from tidemill_sync.errors import (
     TooManyDeletes,
 )
 from tidemill_sync.manifest import job_id, open_manifest
+from tidemill_sync.session import current_runs, manifest_url
 from tidemill_sync.verification import verify
 
 FILES = {"a.txt": b"one", "deep/er/b.bin": bytes(range(256)), "empty": b"", "ä/ü 1.txt": b"x"}
