@@ -380,3 +380,61 @@ def test_the_server_answers_until_it_is_told_to_stop(
     }
     assert "dagster_queue_depth" in answers["/metrics"].text
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("instance", ["postgres"], indirect=True)
+def test_an_event_committed_late_is_counted_by_who_waits_and_missed_by_who_does_not(
+    instance: dg.DagsterInstance, postgres_url: str
+) -> None:
+    import psycopg
+
+    hasty, patient = MetricsExporter(instance, settle_s=0), MetricsExporter(instance, settle_s=3600)
+    instance.report_runless_asset_event(dg.AssetMaterialization("late"))
+
+    with psycopg.connect(postgres_url) as slow_writer:
+        slow_writer.execute(
+            """INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, asset_key)
+               SELECT run_id, event, dagster_event_type, timestamp, asset_key FROM event_logs"""
+        )
+        instance.report_runless_asset_event(dg.AssetMaterialization("early"))
+        for each in (hasty, patient):
+            each.refresh(60)
+        slow_writer.commit()
+    patient._events.settle_s = 0
+    for each in (hasty, patient):
+        each.refresh(60)
+
+    name = 'dagster_materializations_total{asset="late"}'
+    assert values(patient)[name] == 2
+    assert values(hasty)[name] == 1  # what waiting is for
+    assert values(hasty)['dagster_materializations_total{asset="early"}'] == 1
+
+
+def test_runs_that_end_while_the_exporter_reads_are_all_counted(
+    instance: dg.DagsterInstance, wait_for: Callable[..., None]
+) -> None:
+    exporter = MetricsExporter(instance, settle_s=0.2, interval_s=0.02).start()
+
+    for _ in range(3):
+        good.execute_in_process(instance=instance)
+    wait_for(lambda: values(exporter).get('dagster_steps_total{job="good",status="success",step="work"}') == 9)
+    exporter.stop()
+
+    seen = values(exporter)
+    assert seen['dagster_runs_total{job="good",status="success"}'] == 3
+    assert not [name for name in seen if "errors_total" in name]
+
+
+def test_the_scrape_benchmark_runs_at_a_tiny_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_admin_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harness = pytest.importorskip("benchmarks.harness", reason="the package is tested without its repository")
+    from benchmarks.core import metrics_scrape
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+
+    metrics_scrape.main(runs=20, scrapes=2)
+
+    assert "20 runs of 3 steps" in capsys.readouterr().out
