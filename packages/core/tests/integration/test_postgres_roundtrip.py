@@ -227,7 +227,7 @@ def test_a_value_meets_its_column_exactly(conn, sql, array, texts):
         ("jsonb", pa.array(["1", "\x00"]), 1),
         ("varchar(3)", pa.array(["abc", "abc "]), 1),
         ("uuid", pa.array([str(UUID(int=1)), "nope"]), 1),
-        ("date", pa.array([0, 86_400_001], pa.int64()).cast(pa.date64(), safe=False), None),
+        ("date", pa.array([0, 86_400_001], pa.int64()).view(pa.date64()), 1),
         ("timestamp", pa.array([1000, -1], pa.timestamp("ns")), 1),
         ("timestamp", pa.array([0, -(2**63)], pa.timestamp("us")), 1),
         ("timestamp", pa.array([0, 2**63 - 1], pa.timestamp("us")), 1),
@@ -238,9 +238,6 @@ def test_a_value_meets_its_column_exactly(conn, sql, array, texts):
     ],
 )
 def test_a_value_that_would_change_is_refused_by_column_and_row(conn, sql, array, row):
-    if row is None:
-        pytest.skip("this build of Arrow has no date64 inside a day")
-
     with pytest.raises(ValueRefused) as refused:
         _load(conn, sql, array)
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from tidemill_core.postgres.connection import postgres_errors
 from tidemill_core.postgres.identifiers import TableName
+from tidemill_core.postgres.write import create_schema
 
 if TYPE_CHECKING:
     import psycopg
@@ -81,11 +83,19 @@ class Totals:
 
 
 def prepare(conn: psycopg.Connection[Any]) -> None:
-    """Make the ledger's tables if they are not there."""
-    found = conn.execute("SELECT to_regclass('tidemill.load_rejects') IS NOT NULL").fetchone()
-    if not (found and found[0]):
-        conn.execute(_CREATE)
-    conn.commit()
+    """Make the ledger's tables if they are not there, and commit; sessions that do so wait for each other."""
+    with postgres_errors("make the load ledger"):
+        if not _is_prepared(conn):
+            create_schema(conn, "tidemill")
+            conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('tidemill.load_ledger', 0))")
+            if not _is_prepared(conn):
+                conn.execute(_CREATE)
+        conn.commit()
+
+
+def _is_prepared(conn: psycopg.Connection[Any]) -> bool:
+    row = conn.execute("SELECT to_regclass('tidemill.load_rejects') IS NOT NULL").fetchone()
+    return bool(row and row[0])
 
 
 class Ledger:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -494,3 +495,23 @@ def test_a_sample_cut_inside_a_quoted_field_does_no_harm(tmp_path, postgres_url,
         result = run_load(_config(tmp_path / "a.csv", sample_bytes=size), postgres_url, force=True)
 
         assert (result.rows, result.columns["id"]) == (2_000, "bigint")
+
+
+def test_the_first_loads_of_a_database_may_start_together(tmp_path, postgres_url):
+    path = _parquet(tmp_path / "a.parquet", 20)
+    failures = []
+
+    def load(table):
+        try:
+            run_load(_config(path, table=table), postgres_url)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=load, args=(f"s{at}.t",)) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert len(load_status(postgres_url)) == 4
