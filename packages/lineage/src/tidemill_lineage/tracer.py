@@ -220,17 +220,19 @@ class Tracer:
         """Begin with an empty queue and no thread: at first, and in a forked child."""
         self._queue = queue.Queue(self._queue_size)
         self._thread = None
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
         self._default_run = os.environ.get(RUN_ID_VARIABLE) or f"process-{uuid.uuid4()}"
 
     def _put(self, item: Call | Run) -> None:
         try:
             self._queue.put_nowait(item)
-            self._captured += 1
+            with self._counting:
+                self._captured += 1
             if self._thread is None:
                 self._start_thread()
         except queue.Full:
-            self._dropped += 1
+            with self._counting:
+                self._dropped += 1
         except Exception as error:  # noqa: BLE001  # the traced function must never fail because of us
             self._count("capture", error)
 

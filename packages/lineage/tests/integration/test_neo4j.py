@@ -118,7 +118,7 @@ def test_more_columns_than_one_batch_are_all_written(emitter: Neo4jEmitter, ask:
 
 
 def test_a_name_with_quotes_and_emoji_stays_data(emitter: Neo4jEmitter, ask: Any) -> None:
-    urn = "file:///tmp/it's \"odd\" \N{GRINNING FACE}'}) DETACH DELETE n //"
+    urn = "file:///tmp/it's \"odd\" \N{GRINNING FACE}'}) DETACH DELETE n -- x"
 
     emitter.emit([Run(id="r", job="j", writes=(Dataset(urn=urn),))])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tidemill_lineage import Tracer
+from tidemill_lineage import Tracer, load_graph
 from tidemill_lineage.emitters.memory import MemoryEmitter
 from tidemill_lineage.errors import EmitterDown, StrictFailure
 from tidemill_lineage.model import Run
@@ -379,3 +381,34 @@ def test_a_recorded_run_is_emitted_as_it_is(tracer: Tracer, memory: MemoryEmitte
     tracer.flush()
 
     assert memory.runs == [run]
+
+
+def test_a_program_that_ends_without_flushing_loses_nothing(tmp_path: Any) -> None:
+    script = f"""
+import polars as pl
+from tidemill_lineage import JsonFileEmitter, Tracer
+tracer = Tracer([JsonFileEmitter({str(tmp_path / "lineage.json")!r})])
+tracer.trace(inputs={{"x": "t://in"}}, output="t://out")(lambda x: x.select(b="a"))(pl.LazyFrame({{"a": [1]}}))
+"""
+
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+    assert load_graph(tmp_path / "lineage.json").upstream("t://out#b") == ["t://in#a"]
+
+
+def test_an_unknown_plan_version_is_left_to_the_probe(tracer: Tracer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidemill_lineage.capture.polars_plan.PLAN_VERSIONS", frozenset())
+
+    tracer.trace(inputs={"orders": IN}, output=OUT)(daily)(ORDERS)
+
+    graph = tracer.graph()
+    assert {edge.method for edge in graph.edges} == {"probe"}
+    assert f"{OUT}#amount" in graph.impact(f"{IN}#amount")
+
+
+def test_a_wide_frame_that_cannot_be_walked_is_not_probed(tracer: Tracer) -> None:
+    wide = pl.LazyFrame({f"c{i}": [i] for i in range(250)})
+
+    tracer.trace(inputs={"orders": IN}, output=OUT)(lambda orders: orders.map_batches(lambda d: d))(wide)
+
+    assert [(edge.source, edge.source_column, edge.method) for edge in tracer.graph().edges] == [(IN, "", "declared")]

@@ -197,7 +197,7 @@ def _join(walk: _Walk, node: Any, names: list[str]) -> Flow:
     if not left_on:  # each row of one meets each row of the other
         rows.append({(urn, ""): frozenset({"JOIN"}) for urn in left.inputs | right.inputs})
     both = Flow(columns, flow.combine(rows), left.inputs | right.inputs)
-    if node.predicate is not None:
+    if getattr(node, "predicate", None) is not None:  # polars 2.1 and later
         both = _with_rows(both, walk.deciding([node.predicate], both, "JOIN"))
     if any(name not in columns for name in names):
         raise UnsupportedPlan(f"a {how} join has columns of unknown origin: {sorted(set(names) - set(columns))}")
