@@ -1,0 +1,99 @@
+"""Fifty tasks of one second, ten chains of five: wall time from run start to run end against the ideal 5 s.
+
+`threads` (Tidemill's) against Dagster's `multiprocess`, each in a process of its own on a fresh SQLite home.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.harness import Case, compare
+
+CHAINS, LENGTH, TASK_S = 10, 5, 1.0
+SCRIPT = """\
+import sys, time
+import dagster as dg
+from tidemill_core.defs.executor import executor_by_name
+
+
+def make(executor, chains, length, seconds):
+    def work(_context, _inputs):
+        time.sleep(float(seconds))
+        yield dg.Output(None, "done")
+
+    ops, needs = [], {}
+    for chain in range(int(chains)):
+        for index in range(int(length)):
+            name, ins = f"t{chain}_{index}", {"after": dg.In(dg.Nothing)} if index else {}
+            ops.append(dg.OpDefinition(work, name, ins=ins, outs={"done": dg.Out(dg.Nothing)}))
+            needs[name] = {"after": dg.DependencyDefinition(f"t{chain}_{index - 1}", "done")} if index else {}
+    graph = dg.GraphDefinition(name="fifty", node_defs=ops, dependencies=needs)
+    limit = None if executor == "in_process" else int(chains)
+    return graph.to_job(executor_def=executor_by_name(executor, limit))
+
+
+if __name__ == "__main__":
+    job = dg.build_reconstructable_job("fifty", "make", reconstructable_args=tuple(sys.argv[1:]))
+    with dg.DagsterInstance.get() as instance:
+        before = time.process_time()
+        result = dg.execute_job(job, instance)
+        used = time.process_time() - before
+        record = instance.get_run_record_by_id(result.run_id)
+        assert result.success
+        print(f"FACTS run_s={record.end_time - record.start_time:.4f} engine_cpu_s={used:.4f}")
+"""
+
+
+def facts(output: str) -> Mapping[str, float]:
+    """Read the figures a run printed."""
+    line = next(line for line in output.splitlines() if line.startswith("FACTS "))
+    return {name: float(value) for name, value in (part.split("=") for part in line.split()[1:])}
+
+
+def cases(root: Path, executors: tuple[str, ...], seconds: float) -> list[Case]:
+    """One case per executor, each with a home made anew before every run."""
+    (root / "fifty.py").write_text(SCRIPT)
+
+    def fresh(home: Path) -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
+        (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+
+    def case(executor: str) -> Case:
+        home = root / f"home_{executor}"
+        command = [sys.executable, str(root / "fifty.py"), executor, str(CHAINS), str(LENGTH), str(seconds)]
+        env = {"DAGSTER_HOME": str(home), "PYTHONPATH": str(root)}
+        return Case(executor, command, env=env, before=lambda: fresh(home), facts=facts)
+
+    return [case(executor) for executor in executors]
+
+
+def main(rounds: int = 3) -> None:
+    """Run it; the goals are 1.3 times the ideal for waiting tasks, and 15 ms of CPU per empty one."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, ideal_s = Path(folder), LENGTH * TASK_S
+        compare(
+            "core_executor_waiting",
+            cases(root, ("multiprocess", "threads"), TASK_S),
+            baseline="multiprocess",
+            rounds=rounds,
+            packages=["dagster", "tidemill-core"],
+            note=f"{CHAINS} chains of {LENGTH} tasks that wait {TASK_S:g} s; run_s is run start to run end, "
+            f"ideal {ideal_s:g} s.",
+        )
+        compare(
+            "core_executor_empty",
+            cases(root, ("in_process", "threads"), 0),
+            baseline="in_process",
+            rounds=rounds,
+            packages=["dagster", "tidemill-core"],
+            note=f"{CHAINS * LENGTH} tasks that do nothing; engine_cpu_s is the CPU time of executing the run alone.",
+        )
+
+
+if __name__ == "__main__":
+    main()
