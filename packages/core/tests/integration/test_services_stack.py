@@ -56,6 +56,13 @@ def test_data_and_address_are_kept_from_down_to_up(run: Callable[..., Result]) -
         assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
 
 
+def test_fetching_starts_nothing(run: Callable[..., Result]) -> None:
+    fetched = run("fetch", "postgres").stdout
+
+    assert fetched.startswith("postgres")
+    assert "nothing runs" in run("status").stdout
+
+
 def test_the_password_is_shown_only_where_it_is_asked_for(run: Callable[..., Result]) -> None:
     from tidemill_core.settings import Settings
 

@@ -40,6 +40,16 @@ def up(names: tuple[str, ...], *, as_json: bool, as_env: bool) -> None:
 
 @services.command()
 @_NAMES
+def fetch(names: tuple[str, ...]) -> None:
+    """Download or build NAMES (default: postgres kafka s3mock neo4j) without starting them."""
+    from tidemill_core.services import stack
+
+    for service in [stack.service(name) for name in names or stack.DEFAULT]:
+        click.echo(f"{service.name:<10} {service.version:<10} {service.fetch()}")
+
+
+@services.command()
+@_NAMES
 @_JSON
 def down(names: tuple[str, ...], *, as_json: bool) -> None:
     """Stop NAMES (default: all); their data is kept for the next `up`."""
