@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from threading import BoundedSemaphore
@@ -20,6 +19,8 @@ Outcome = Literal["copied", "replaced", "adopted", "vanished"]
 """``adopted``: both sides were read and are equal; ``vanished``: the source lost it since it was listed."""
 _LARGE_AT_ONCE = 2
 _CHUNK_BYTES = 4 << 20
+_STREAM_BYTES = 16 << 20
+"""Chunks of a streamed object; as large as the parts of most stores, so that none is cut or joined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ class Transfer:
             written = self._target.put(source.key, body, **conditions, **about)  # type: ignore[arg-type]
         else:
             with self._large:
-                stream = cast("BinaryIO", _Sized(self._chunks(source), source.size_bytes))
+                stream = cast("BinaryIO", _Stream(self._chunks(source), source.size_bytes))
                 written = self._target.put(source.key, stream, **conditions, **about)  # type: ignore[arg-type]
         if written.size_bytes != source.size_bytes:
             raise ObjectMoved(self._source.url, source.key)
@@ -124,7 +125,7 @@ class Transfer:
 
     def _chunks(self, source: ObjectInfo) -> Iterator[bytes]:
         done = 0
-        for chunk in self._source.stream(source.key, chunk_bytes=_CHUNK_BYTES, if_match=source.etag):
+        for chunk in self._source.stream(source.key, chunk_bytes=_STREAM_BYTES, if_match=source.etag):
             self._throttle.take(len(chunk))
             done += len(chunk)
             yield chunk
@@ -170,36 +171,28 @@ class _Pinned:
     target: ObjectInfo | None
 
 
-class _Reader(io.RawIOBase):
-    """A stream of chunks as a file, for stores that cut it into parts of their own."""
+class _Stream:
+    """Chunks as an open file that tells its size, so that a store can choose its parts.
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        """It is for reading only."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer as far as the current chunk goes."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-
-class _Sized(io.BufferedReader):
-    """A stream that tells its size, so that a store can choose its parts."""
+    A read gives what is left of the current chunk at most: whole chunks pass without a copy.
+    """
 
     def __init__(self, chunks: Iterator[bytes], size_bytes: int) -> None:
-        super().__init__(_Reader(chunks), _CHUNK_BYTES)
+        self._chunks = chunks
+        self._rest = memoryview(b"")
         self.size_bytes = size_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes, or all; empty only at the end."""
+        if size < 0:
+            return b"".join([self._rest, *self._chunks])
+        if not self._rest:
+            chunk = next((each for each in self._chunks if each), b"")
+            if len(chunk) <= size:
+                return chunk
+            self._rest = memoryview(chunk)
+        found, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        return found
 
 
 def _entry(source: ObjectInfo, target: ObjectInfo) -> Entry:

@@ -1,6 +1,5 @@
 """A run makes the target hold what the source holds, within its limits, and a second run does nothing twice."""
 
-import io
 import uuid
 
 import pytest
@@ -461,12 +460,16 @@ def test_the_manifest_in_postgresql_is_shared(memory, folder, config, postgres_u
     assert [run.state for run in current_runs(open_manifest(postgres_url), 5)] == ["done", "done"]
 
 
-def test_a_stream_body_is_read_in_any_piece_size(memory, config):
-    from tidemill_sync.transfer import _Reader
+@pytest.mark.parametrize("size", [1, 3, 5, 100])
+def test_a_stream_body_is_read_in_any_piece_size(size):
+    from tidemill_sync.transfer import _Stream
 
-    chunks = [b"ab", b"", b"cdefg", b"h"]
+    stream = _Stream(iter([b"ab", b"", b"cdefg", b"h"]), 8)
+    pieces = list(iter(lambda: stream.read(size), b""))
 
-    assert io.BufferedReader(_Reader(iter(chunks)), 3).read() == b"abcdefgh"
+    assert b"".join(pieces) == b"abcdefgh"
+    assert max(map(len, pieces)) <= size
+    assert _Stream(iter([b"ab", b"c"]), 3).read() == b"abc"
 
 
 def test_the_manifest_is_in_the_settings_database_if_one_is_named(monkeypatch, tmp_path):
