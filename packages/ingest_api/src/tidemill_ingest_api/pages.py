@@ -83,6 +83,7 @@ class _Walk:
         self.seen: set[str] = set()
         self._last: Sequence[Any] = ()
         self._reader = client.fingerprint
+        self._has_links_in_304 = False
 
     def key(self, url: str) -> str:
         """Write a URL below base_url without it, so that a new host or port keeps the state."""
@@ -112,7 +113,7 @@ class _Walk:
             if state is None:
                 raise UpstreamUnavailable(shown(url), "304 to a request without a condition")
             following = self._after_unchanged(state, url, answer)
-            if following is None and self._may_have_grown(state, answer):
+            if following is None and self._may_have_grown(state):
                 answer = self._client.get(url, stream=self._stream.name)  # a full last page does not show a new one
             else:
                 return Page(key=key, next_key=following, is_unchanged=True), None
@@ -132,16 +133,17 @@ class _Walk:
     def _after_unchanged(self, state: PageState, url: str, answer: Response) -> str | None:
         """Find the page after one that did not change: its 304 knows better than we do."""
         if isinstance(self._stream.paginate, LinkHeaderPaging) and "link" in answer.headers:
+            self._has_links_in_304 = True
             content = PageContent(url=url, headers=answer.headers, body=None, records=state.records)
             following = next_url(self._stream.paginate, content)
             return self.key(self._client.clean(following)) if following else None
         return state.next
 
-    def _may_have_grown(self, state: PageState, answer: Response) -> bool:
+    def _may_have_grown(self, state: PageState) -> bool:
         """Tell whether pages may follow a last page whose 304 does not say: it was as full as any other."""
         paging = self._stream.paginate
-        if isinstance(paging, LinkHeaderPaging) and "link" in answer.headers:
-            return False
+        if isinstance(paging, LinkHeaderPaging) and self._has_links_in_304:
+            return False  # this API would have said so
         is_outside = isinstance(paging, LinkHeaderPaging) or (isinstance(paging, CursorPaging) and paging.header)
         return bool(is_outside) and state.records >= max(each.records for each in self._known.values())
 

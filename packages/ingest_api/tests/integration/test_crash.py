@@ -6,6 +6,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def test_state_saved_apart_from_rows_would_lose_a_page(store_url):
 
     assert -signal.SIGKILL == code
     assert 12 > int(said.split()[0])
+
+
+def test_two_processes_that_fetch_at_once_take_turns(store_url):
+    with FakeApi(RECORDS) as api, ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: fetch("none", 0, store_url, api), range(2)))
+
+    assert [0, 0] == [code for code, _ in results]
+    assert ["12 0", "12 6"] == sorted(said.strip() for _, said in results)
 
 
 @pytest.mark.chaos

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -179,6 +180,18 @@ class StoreSuite:
             written = writer.commit(commit_of(record("x", 1)))
 
         assert written.inserted == 1
+
+    def test_writers_of_different_tables_may_begin_at_once_in_an_empty_database(self, store: Store) -> None:
+        specs = [replace(SPEC, stream=f"s{i}", table=f"raw{i % 2}.t{i}") for i in range(6)]
+
+        def begin(spec: TableSpec) -> int:
+            with store.writer(spec) as writer:
+                return writer.commit(commit_of(record("x", 1), load_id=spec.stream)).inserted
+
+        with ThreadPoolExecutor(len(specs)) as pool:
+            inserted = list(pool.map(begin, specs))
+
+        assert inserted == [1] * len(specs)
 
     def test_filters_answer_alike_on_every_store(self, store: Store) -> None:
         records = [record("JFK", 1, 50.0), record("jfk", 2, None), record("a%b_c", 3, -1.0, is_new=False)]
