@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from tidemill_stream.config import PipelineConfig, PipelinesConfig
+    from tidemill_stream.draining import DrainProgress
     from tidemill_stream.plan import Plan
 
 _FILE = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -55,11 +58,13 @@ def drain(config: Path, only: tuple[str, ...], takeover: bool, as_json: bool) ->
     from tidemill_stream.draining import drain as run_drain
     from tidemill_stream.sinks._base import sink_context
 
+    results = []
     with stop_on_signals() as stop:
-        results = [
-            run_drain(plan, _servers(plan.config), sink_context(plan), stop=stop, takeover=takeover)
-            for plan in _plans(config, only)
-        ]
+        for plan in _plans(config, only):
+            with _bar(plan.config.name) as note:
+                context = sink_context(plan)
+                result = run_drain(plan, _servers(plan.config), context, stop=stop, takeover=takeover, on_progress=note)
+            results.append(result)
     if as_json:
         _print_json([result.as_dict() for result in results])
         return
@@ -230,6 +235,23 @@ def _servers(config: PipelineConfig) -> str:
     from tidemill_core.embedded import runtime
 
     return runtime.kafka_bootstrap()
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[DrainProgress], None]]:
+    """Show a progress bar where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None)
+
+        def note(now: DrainProgress) -> None:
+            progress.update(task, completed=now.consumed, total=now.consumed + now.remaining)
+
+        yield note
 
 
 def _print_json(value: Any) -> None:

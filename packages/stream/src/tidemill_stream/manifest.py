@@ -126,6 +126,11 @@ class Manifest:
             return msgspec.json.decode(self._store.get(key), type=Entry).token == entry.token
         return True
 
+    def has_entry_after(self, partition: Partition, seq: int) -> bool:
+        """Tell whether anybody has gone on from entry `seq`."""
+        folder = self._folder(partition)
+        return any(True for _ in self._store.list(folder, start_after=f"{folder}{seq:020d}.json"))
+
     def entries(self) -> Iterator[tuple[Partition, int, Entry]]:
         """Read every entry, by partition and number."""
         for partition, seq, key in self._keys(f"{self._root}/"):
@@ -133,26 +138,7 @@ class Manifest:
 
     def files(self) -> list[CommittedFile]:
         """List the committed files, by partition and offset; those before a restart no longer count."""
-        found: dict[Partition, list[CommittedFile]] = {}
-        for partition, _, entry in self.entries():
-            held = found.setdefault(partition, [])
-            if entry.restart:
-                held.clear()
-            held += [
-                CommittedFile(
-                    output=each.output,
-                    key=each.key,
-                    partition=partition,
-                    start=each.start,
-                    end=each.end,
-                    epoch=entry.epoch,
-                    rows=each.rows,
-                    bytes=each.bytes,
-                    sha256=each.sha256,
-                )
-                for each in entry.files
-            ]
-        return [each for partition in sorted(found) for each in found[partition]]
+        return _files(self.entries())
 
     def _folder(self, partition: Partition) -> str:
         return f"{self._root}/{partition.topic}/{partition.number:05d}/"
@@ -168,6 +154,29 @@ class Manifest:
         if entry.state_key is not None:
             return self._store.get(entry.state_key)
         return None if entry.state is None else base64.b64decode(entry.state)
+
+
+def _files(entries: Iterable[tuple[Partition, int, Entry]]) -> list[CommittedFile]:
+    found: dict[Partition, list[CommittedFile]] = {}
+    for partition, _, entry in entries:
+        held = found.setdefault(partition, [])
+        if entry.restart:
+            held.clear()
+        held += [
+            CommittedFile(
+                output=each.output,
+                key=each.key,
+                partition=partition,
+                start=each.start,
+                end=each.end,
+                epoch=entry.epoch,
+                rows=each.rows,
+                bytes=each.bytes,
+                sha256=each.sha256,
+            )
+            for each in entry.files
+        ]
+    return [each for partition in sorted(found) for each in found[partition]]
 
 
 def read_manifest(store: ObjectStore, pipeline: str, prefix: str = "_manifest") -> list[CommittedFile]:
@@ -199,10 +208,11 @@ def sweep(store: ObjectStore, pipeline: str, prefixes: Iterable[str], *, prefix:
     """
     manifest = Manifest(store, prefix, pipeline)
     seen = [(key, parsed) for each in prefixes for key, parsed in _data_files(store, each)]
+    entries = list(manifest.entries())  # after the listing, so that what was committed meanwhile is known
     epochs: dict[Partition, int] = {}
-    for partition, _, entry in manifest.entries():
+    for partition, _, entry in entries:
         epochs[partition] = max(entry.epoch, epochs.get(partition, 0))
-    listed = {each.key for each in manifest.files()}
+    listed = {each.key for each in _files(entries)}
     waste = [key for key, (part, epoch) in seen if key not in listed and epoch < epochs.get(part, 0)]
     store.delete(waste)
     return waste

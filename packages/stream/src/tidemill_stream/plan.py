@@ -56,14 +56,17 @@ class Plan:
     Args:
         config: The pipeline.
         base: Folder that relative schema files stand in; default the working directory.
+        schema: The JSON Schema, where it has been read already.
 
     Raises:
         ConfigError: The schema, the condition, the columns or the window do not fit together.
     """
 
-    def __init__(self, config: PipelineConfig, *, base: Path | None = None) -> None:
+    def __init__(
+        self, config: PipelineConfig, *, base: Path | None = None, schema: Mapping[str, Any] | None = None
+    ) -> None:
         self.config = config
-        self.schema = load_schema(config.schema_, base=base)
+        self.schema = load_schema(config.schema_, base=base) if schema is None else schema
         self.schema_hash = schema_hash(self.schema)
         self.outputs = _outputs(config)
         self.columns = self._columns()

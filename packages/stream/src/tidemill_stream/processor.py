@@ -12,7 +12,7 @@ from tidemill_stream.columns import DeadLetter, encode_dead, encode_windows
 from tidemill_stream.errors import InvalidRecord, PipelineInvalid, StateTooLarge
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Counts, Partition, Progress
-from tidemill_stream.schema import Fault
+from tidemill_stream.schema import Fault, unfit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,7 +143,7 @@ class Processor:
         for read, parse, path in plan.time_checks:
             value = read(record)
             if value is not None and parse(value) is None:
-                return Fault("unfit", f"{str(value)[:100]!r} is not a time", f"$.{path}")
+                return unfit(value, "timestamp", path)
         if plan.keep is not None:
             try:
                 if not plan.keep(record):

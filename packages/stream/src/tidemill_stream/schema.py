@@ -120,7 +120,12 @@ class RecordDecoder:
             bury(record, need.path, value)
         if fits(value, need.type, self._times.get(need.path)):
             return None
-        return Fault("unfit", f"{str(value)[:100]!r} does not fit a column of type {need.type}", f"$.{need.path}")
+        return unfit(value, need.type, need.path)
+
+
+def unfit(value: Any, kind: str, path: str) -> Fault:
+    """Word the fault of a value that no column of its type can hold."""
+    return Fault("unfit", f"{str(value)[:100]!r} does not fit a column of type {kind}", f"$.{path}")
 
 
 def fits(value: Any, kind: ColumnType, parse_time: Callable[[Any], int | None] | None = None) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.1
 LEASE_S = 30.0
+RENEWAL_S = 5.0
 FIRST_DELAY_S, MAX_DELAY_S = 0.5, 30.0
 STUCK_S = 300.0
 
@@ -168,7 +169,7 @@ class _Member:
         now = self._clock()
         if self.session.pending >= config.checkpoint.rows or now - self._last_commit >= config.checkpoint.interval_s:
             self.commit()
-        if now - self._last_renewal >= self.context.lease_s / 3:
+        if now - self._last_renewal >= max(RENEWAL_S, self.context.lease_s / 3):
             for sink in self.sinks:
                 sink.renew(list(self.session.lanes))
             self._last_renewal = self._clock()

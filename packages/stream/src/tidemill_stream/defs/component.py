@@ -14,6 +14,7 @@ from tidemill_stream.defs.outputs import (
     context_of,
     needed_resources,
     output_metadata,
+    with_client,
 )
 from tidemill_stream.draining import DrainResult, drain
 from tidemill_stream.plan import Plan
@@ -98,9 +99,10 @@ def build_drain(config: StreamDrainConfig, plan: Plan) -> dg.AssetsDefinition:
     def drained(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         with dagster_errors():
             sinks = context_of(plan, context.resources)
+            connected = with_client(plan, context.resources)
             names = {name: "/".join(key.path) for name, key in keys.items()}
             servers = bootstrap_of(config.pipeline, context.resources)
-            result = drain(plan, servers, sinks, takeover=config.takeover, asset_keys=names)
+            result = drain(connected, servers, sinks, takeover=config.takeover, asset_keys=names)
             held = verify(plan, sinks)
         context.log.info(_said(result))
         for name, key in keys.items():

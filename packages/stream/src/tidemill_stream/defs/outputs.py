@@ -94,6 +94,16 @@ def context_of(plan: Plan, resources: Any, **more: Any) -> SinkContext:
     return sink_context(plan, postgres_url=lambda: str(resources.postgres.get_url()), open_store=open_store, **more)
 
 
+def with_client(plan: Plan, resources: Any) -> Plan:
+    """Give a plan the client properties of the `kafka` resource, such as those for signing in."""
+    client = getattr(getattr(resources, "kafka", None), "client", None)
+    if plan.config.source.bootstrap_servers or not client:
+        return plan
+    properties = {**client, **plan.config.source.properties}
+    source = plan.config.source.model_copy(update={"properties": properties})
+    return Plan(plan.config.model_copy(update={"source": source}), schema=plan.schema)
+
+
 def bootstrap_of(pipeline: PipelineConfig, resources: Any) -> str:
     """Choose the Kafka servers."""
     return pipeline.source.bootstrap_servers or str(resources.kafka.get_bootstrap())

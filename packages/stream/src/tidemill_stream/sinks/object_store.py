@@ -149,9 +149,8 @@ class ObjectStoreSink:
     def renew(self, partitions: Sequence[Partition]) -> None:
         """Check that no newer claim has been made."""
         for partition in partitions:
-            head = self._manifest.head(partition)
-            _, epoch = self._held.get(partition, (0, -1))
-            if head is None or head.entry.epoch != epoch:
+            seq, epoch = self._held.get(partition, (1, -1))
+            if self._manifest.has_entry_after(partition, seq - 1):
                 raise Fenced(self.name, *partition, epoch)
 
     def release(self, partitions: Sequence[Partition]) -> None:

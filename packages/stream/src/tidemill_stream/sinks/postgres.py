@@ -117,6 +117,9 @@ class PostgresSink:
             create_table(conn, table, schema, types=json_columns)
         with postgres_errors(f"prepare {self.name}"), conn.transaction():
             self._targets = {name: column_types(conn, table) for name, table in self._tables.items()}
+        for name, table in self._tables.items():
+            if missing := [column for column in plan.arrow_schemas[name].names if column not in self._targets[name]]:
+                raise plan.wrong(f"table {table} lacks the columns {missing}; add them or name another table")
 
     def create_positions(self) -> None:
         """Create the positions table if it is missing."""
