@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-JOB = [str(BIN / "dagster"), "job", "execute", "-m", "tidemill_deploy.definitions", "-j", "nyc_flights"]
+JOB = ["job", "execute", "-m", "tidemill_deploy.definitions", "-j", "nyc_flights"]
 _STARTED = re.compile(r" - (\S+) - STEP_START - ")
 
 
@@ -48,7 +48,8 @@ class Home:
 
     def execute(self, *, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         """Run the job to its end with `dagster job execute`."""
-        return subprocess.run(JOB, env=self.prepared(), capture_output=True, text=True, timeout=timeout_s)
+        command = [str(BIN / "dagster"), *JOB]
+        return subprocess.run(command, env=self.prepared(), capture_output=True, text=True, timeout=timeout_s)
 
     def execute_and_kill(self, seen: set[str], *, after_s: float, timeout_s: float = 300) -> str | None:
         """Start the job and kill -9 it `after_s` seconds after a step starts that is no check and not in `seen`.
@@ -57,8 +58,8 @@ class Home:
             The step, or None if the job ended first.
         """
         process = subprocess.Popen(
-            JOB,
-            env=self.prepared(),
+            [str(BIN / "tidemill"), "dagster", *JOB],
+            env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -7,7 +7,7 @@ import shutil
 import psycopg
 import pytest
 
-from .conftest import Home
+from .conftest import JOB, Home
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -103,7 +103,7 @@ def test_only_settings_change_on_real_servers(
     }
     home = Home(tmp_path / "home", settings)
 
-    done = home.execute()
+    done = home.tidemill("dagster", *JOB)
 
     assert 0 == done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
     assert [] == home.differing()
