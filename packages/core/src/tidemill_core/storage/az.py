@@ -24,6 +24,8 @@ from tidemill_core.storage.errors import KeyRefused, StoreRefused
 
 PART_BYTES = 16 << 20
 """Larger bodies are staged as blocks of at least this size."""
+PAGE_KEYS = 5_000
+"""Keys per listing request."""
 _MOST_PARTS = 50_000
 _META = "x-ms-meta-"
 _UNSATISFIABLE = frozenset({int(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)})
@@ -68,7 +70,7 @@ class AzStore:
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Yield blobs, 5,000 a request, ascending by UTF-8 key; what precedes `start_after` is read and dropped."""
-        query = {"restype": "container", "comp": "list", "prefix": self._base + prefix, "maxresults": "5000"}
+        query = {"restype": "container", "comp": "list", "prefix": self._base + prefix, "maxresults": str(PAGE_KEYS)}
         doing = f"list {prefix!r}"
         while True:
             reply = self._endpoint.send(Request(method="GET", path="", query=query, doing=doing))

@@ -24,6 +24,8 @@ from tidemill_core.storage.errors import StoreUnavailable
 
 PART_BYTES = 16 << 20
 """Larger bodies go through a resumable upload, in parts of this size."""
+PAGE_KEYS = 1_000
+"""Keys per listing request."""
 _GOOGLE = "https://storage.googleapis.com"
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _FIELDS = "name,size,generation,updated,contentType,metadata"
@@ -68,7 +70,7 @@ class GsStore:
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Yield objects, 1,000 a request, ascending by UTF-8 key."""
         fields = f"items({_FIELDS}),nextPageToken"
-        query = {"prefix": self._base + prefix, "maxResults": "1000", "fields": fields}
+        query = {"prefix": self._base + prefix, "maxResults": str(PAGE_KEYS), "fields": fields}
         if start_after:
             query["startOffset"] = self._base + start_after
         while True:
