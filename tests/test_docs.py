@@ -47,3 +47,11 @@ def test_the_relative_links_of_a_page_exist(page: Path) -> None:
     missing = [link for link in links if not (page.parent / link).exists()]
 
     assert [] == missing
+
+
+def test_the_generated_reference_pages_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, timeout=120
+    )
+
+    assert (0, "") == (done.returncode, done.stdout)
