@@ -423,3 +423,15 @@ def test_schedule_sensor_and_partitions_become_dagsters(tmp_path: Path) -> None:
     assert ["x", "y"] == [request.partition_key for request in tick.run_requests]
     assert defs.resolve_sensor_def("watching")
     assert ("threads", "a") == (job.executor_def.name, job.tags["team"])
+
+
+def test_wrong_attributes_of_a_component_are_named_at_their_line_in_the_dag_file(pair: str, tmp_path: Path) -> None:
+    (tmp_path / "d.yaml").write_text(
+        f"name: d\ntasks:\n  - name: a\n    use: {pair}\n    with: {{tabel: x}}\n  - {{name: b, run: 'true'}}\n"
+    )
+
+    with pytest.raises(ConfigFaults) as caught:
+        definitions_from_dags(tmp_path)
+
+    assert {5} == {fault.place.line for fault in caught.value.faults}
+    assert "did you mean 'table'" in str(caught.value)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import dagster
 
     from tidemill_core.config import ConfigFault
+    from tidemill_core.dag.load import LoadedDag
     from tidemill_core.dag.report import RunView
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,8 +29,9 @@ def dag() -> None:
 
 @dag.command()
 @click.argument("paths", nargs=-1, required=True)
+@click.option("--components", is_flag=True, help="Also build the components that tasks use (loads Dagster).")
 @JSON
-def validate(paths: tuple[str, ...], *, as_json: bool) -> None:
+def validate(paths: tuple[str, ...], *, components: bool, as_json: bool) -> None:
     """Check every document of files and folders; name every fault with file and line."""
     from tidemill_core.config import ConfigFaults
     from tidemill_core.dag.load import load_dags
@@ -38,13 +40,17 @@ def validate(paths: tuple[str, ...], *, as_json: bool) -> None:
     names: list[str] = []
     for path in paths:
         try:
-            names += [dag.spec.name for dag in load_dags(path)]
+            found = load_dags(path)
+            names += [each.spec.name for each in found]
         except ConfigFaults as wrong:
             faults += wrong.faults
+            continue
+        for each in found if components else ():
+            faults += _component_faults(each)
     if as_json:
         listed = [
-            {"file": each.place.file, "line": each.place.line, "key": each.key, "message": each.message}
-            for each in faults
+            {"file": fault.place.file, "line": fault.place.line, "key": fault.key, "message": fault.message}
+            for fault in faults
         ]
         click.echo(json.dumps({"dags": names, "faults": listed}))
     elif not faults:
@@ -102,10 +108,11 @@ def plan(target: str, params: tuple[str, ...], *, as_json: bool) -> None:
 @click.option("--retry-failed", metavar="RUN", help="Run only what did not succeed in a run (id, or 'last').")
 @click.option("--partition", metavar="KEY", help="Partition to run.")
 @click.option("--executor", type=click.Choice(["in_process", "threads", "multiprocess"]), help="Instead of the DAG's.")
+@click.option("--module", "-m", metavar="MODULE", help="Take the resources of this code location's `defs`.")
 @click.option("--ephemeral", is_flag=True, help="Keep nothing of the run.")
 @click.option("--watch", is_flag=True, help="Show a live table of the tasks.")
 @JSON
-def run(
+def run(  # noqa: PLR0913 - one parameter per option
     target: str,
     params: tuple[str, ...],
     *,
@@ -114,6 +121,7 @@ def run(
     retry_failed: str | None,
     partition: str | None,
     executor: str | None,
+    module: str | None,
     ephemeral: bool,
     watch: bool,
     as_json: bool,
@@ -135,7 +143,13 @@ def run(
     from tidemill_core.defs.dag_runs import RunRequest, open_instance, start_dag
 
     request = RunRequest(
-        params=given, only=only, start=start, retry_run=retry_failed, partition=partition, executor=executor
+        params=given,
+        only=only,
+        start=start,
+        retry_run=retry_failed,
+        partition=partition,
+        executor=executor,
+        module=module,
     )
     watcher = (LiveWatcher if watch and sys.stderr.isatty() else PlainWatcher)(real_stderr())
     try:
@@ -267,6 +281,17 @@ def schema() -> None:
     from tidemill_core.dag.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _component_faults(found: LoadedDag) -> tuple[ConfigFault, ...]:
+    from tidemill_core.config import ConfigFaults
+    from tidemill_core.defs.jobs import compile_dag
+
+    try:
+        compile_dag(found)
+    except ConfigFaults as wrong:
+        return wrong.faults
+    return ()
 
 
 def _given(params: tuple[str, ...]) -> dict[str, str]:

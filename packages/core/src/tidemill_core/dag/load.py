@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ class LoadedDag:
     """None for one made in Python or inline in a component."""
     place: Place
     """Where the document begins."""
+    task_places: Mapping[str, Place] = field(default_factory=dict)
+    """Where the attributes of each task's component stand, else the task."""
 
     @property
     def folder(self) -> Path:
@@ -119,7 +121,8 @@ def loaded_dag(
             "tasks": tuple(task for part in parts for task in part.tasks),
         }
     )
-    return LoadedDag(spec=merged, file=file, place=document.place(()))
+    places = {task.name: task.place("with") for task in raw.tasks}
+    return LoadedDag(spec=merged, file=file, place=document.place(()), task_places=places)
 
 
 def _validated(document: Document, model: type[M], faults: list[ConfigFault]) -> M | None:

@@ -220,6 +220,17 @@ class TaskSpec(Config):
         return ("use", self.use) if self.use else ("call", self.call or "")
 
 
+class TagLimit(Config):
+    """How many steps with a tag may run at once."""
+
+    key: str
+    """The tag."""
+    value: str | None = None
+    """Only steps with this value of it; unset means all steps that carry the tag together."""
+    limit: int = Field(gt=0)
+    """How many."""
+
+
 class Fragment(Config):
     """Tasks and parameters that several DAGs include."""
 
@@ -260,3 +271,5 @@ class DagSpec(Config):
     """How tasks run; unset means the code location's setting."""
     max_concurrent: int | None = Field(default=None, gt=0, le=1000)
     """Tasks that may run at the same time."""
+    tag_limits: tuple[TagLimit, ...] = ()
+    """Limits for tasks that carry a tag, within a run."""

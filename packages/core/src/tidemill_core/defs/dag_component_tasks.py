@@ -124,7 +124,7 @@ def _fitted(
         description=op.description,
         required_resource_keys=set(op.required_resource_keys),
         tags={**op.tags, **step_tags(step)},
-        retry_policy=retry_policy(step.retry) or op.retry_policy,
+        retry_policy=_policy(step) or op.retry_policy,
         code_version=op._version,  # noqa: SLF001 - the public name is deprecated
         pool=step.task.pool or op.pool,
     )
@@ -135,6 +135,11 @@ def _fitted(
         "keys_by_input_name": {**inputs, **{name: key for key, name in names.items()}},
     }
     return assets.__class__.dagster_internal_init(**attributes)
+
+
+def _policy(step: Step) -> dg.RetryPolicy | None:
+    """A rule for any error becomes a policy; temporary errors a component already tries again by itself."""
+    return retry_policy(step.retry) if step.retry and "any" in step.retry.on else None
 
 
 def step_tags(step: Step) -> dict[str, str]:

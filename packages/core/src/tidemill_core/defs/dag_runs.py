@@ -1,6 +1,7 @@
 """Start DAGs on a Dagster instance from this process, and read what became of runs."""
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
@@ -58,6 +59,8 @@ class RunRequest:
     """Only what did not succeed in this run."""
     partition: str | None = None
     executor: str | None = None
+    module: str | None = None
+    """Module whose `defs` give the resources; the shared ones without."""
 
 
 @contextlib.contextmanager
@@ -98,7 +101,7 @@ def start_dag(
         ConfigError: Parameters, tasks or the run to retry are wrong.
     """
     compiled = compile_dag(dag, executor=request.executor or Settings.from_env().executor, params=request.params)
-    job = _job(dag, compiled)
+    job = _job(dag, compiled, request.module)
     selected = _selected_steps(dag, request)
     run = _create_run(dag, compiled, job, request, selected, instance)
     stop = threading.Event()
@@ -136,30 +139,42 @@ def find_run(instance: dg.DagsterInstance, text: str) -> dg.DagsterRun:
     return found[0]
 
 
-def _job(dag: LoadedDag, compiled: CompiledDag) -> dg.JobDefinition:
+def _job(dag: LoadedDag, compiled: CompiledDag, module: str | None) -> dg.JobDefinition:
     definitions = compiled.definitions
-    uses = any(task.use for task in dag.spec.tasks)
-    if uses or compiled.resources:
-        from tidemill_core.defs.resources import default_resources
-
-        missing = {key: value for key, value in default_resources().items() if key not in (definitions.resources or {})}
+    if module or compiled.resources or any(task.use for task in dag.spec.tasks):
+        own = definitions.resources or {}
+        missing = {key: value for key, value in _resources(module).items() if key not in own}
         definitions = dg.Definitions.merge(definitions, dg.Definitions(resources=missing))
     return definitions.resolve_job_def(dag.spec.name)
 
 
-def load_job(path: str, name: str, executor: str | None, params: Mapping[str, Any]) -> dg.JobDefinition:
+def _resources(module: str | None) -> Mapping[str, Any]:
+    """The resources of a code location, or the shared ones."""
+    if module is None:
+        from tidemill_core.defs.resources import default_resources
+
+        return default_resources()
+    found = getattr(importlib.import_module(module), "defs", None)
+    if not isinstance(found, dg.Definitions):
+        raise ConfigError(f"module {module!r} has no Dagster Definitions called `defs`")
+    return found.resources or {}
+
+
+def load_job(
+    path: str, name: str, executor: str | None, params: Mapping[str, Any], module: str | None
+) -> dg.JobDefinition:
     """Build one job of a file again; worker processes of `multiprocess` call it."""
     from tidemill_core.dag.load import load_dags
 
     dag = next(each for each in load_dags(path) if each.spec.name == name)
-    return _job(dag, compile_dag(dag, executor=executor or Settings.from_env().executor, params=params))
+    return _job(dag, compile_dag(dag, executor=executor or Settings.from_env().executor, params=params), module)
 
 
 def _reload_arguments(dag: LoadedDag, request: RunRequest) -> tuple[Any, ...] | None:
     """How worker processes find the job again; None for a DAG that is in no file."""
     if dag.file is None:
         return None
-    return (str(dag.file.absolute()), dag.spec.name, request.executor, dict(request.params))
+    return (str(dag.file.absolute()), dag.spec.name, request.executor, dict(request.params), request.module)
 
 
 def _selected_steps(dag: LoadedDag, request: RunRequest) -> set[str] | None:

@@ -20,7 +20,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -91,13 +91,22 @@ def threads_executor(context: dg.InitExecutorContext) -> dg.Executor:
     )
 
 
-def executor_by_name(name: str, max_concurrent: int | None = None) -> dg.ExecutorDefinition:
+def executor_by_name(
+    name: str, max_concurrent: int | None = None, tag_limits: Sequence[Mapping[str, Any]] = ()
+) -> dg.ExecutorDefinition:
     """Choose an executor by the name that settings and DAG files use.
+
+    Args:
+        name: ``in_process``, ``threads``, ``multiprocess``, ``celery`` or ``k8s``.
+        max_concurrent: Steps at once; `in_process` and `celery` have no such limit.
+        tag_limits: Mappings of ``key``, perhaps ``value``, and ``limit``.
 
     Raises:
         ConfigError: No such executor, or its package is not installed.
     """
-    config = {"max_concurrent": max_concurrent} if max_concurrent else {}
+    config: dict[str, Any] = {"max_concurrent": max_concurrent} if max_concurrent else {}
+    if tag_limits:
+        config["tag_concurrency_limits"] = [dict(each) for each in tag_limits]
     if name == "in_process":
         return dg.in_process_executor
     if name == "threads":
@@ -112,7 +121,7 @@ def executor_by_name(name: str, max_concurrent: int | None = None) -> dg.Executo
         found: dg.ExecutorDefinition = getattr(__import__(module), attribute)
     except ImportError as error:
         raise ConfigError(f"executor {name!r} needs the package {module.replace('_', '-')}: {error}") from error
-    return found
+    return found.configured(config, name=found.name) if config and name == "k8s" else found
 
 
 class StepTimedOut(Exception):

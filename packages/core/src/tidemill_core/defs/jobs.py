@@ -1,6 +1,7 @@
 """Compile DAG files to Dagster definitions: an asset per task (or a graph of ops), one job per DAG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from tidemill_core.config import ConfigFault, ConfigFaults
 from tidemill_core.dag.callables import import_callable
 from tidemill_core.dag.expand import Step, steps
 from tidemill_core.dag.load import LoadedDag, load_dags, loaded_dag
@@ -104,7 +106,8 @@ def compile_dag(
         ConfigError: A component, callable or executor cannot be had.
     """
     spec = _with_values(dag.spec, params or {})
-    chosen = executor_by_name(spec.executor or executor, spec.max_concurrent)
+    limits = [each.model_dump(exclude_none=True) for each in spec.tag_limits]
+    chosen = executor_by_name(spec.executor or executor, spec.max_concurrent, limits)
     _refuse_triggers(spec, spec.executor or executor)
     partitions = partitions_definition(spec)
     resources = _params_resource(spec)
@@ -114,7 +117,7 @@ def compile_dag(
         job: Any = _op_job(spec, plans, chosen, partitions)
         parts = [dg.Definitions(jobs=[job])]
     else:
-        parts = _assets(spec, plans, partitions, context, keys)
+        parts = _assets(dag, spec, plans, partitions, context, keys)
         job = dg.define_asset_job(
             spec.name,
             selection=dg.AssetSelection.assets(*(key for each in keys.values() for key in each)),
@@ -206,6 +209,7 @@ def _params_resource(spec: DagSpec) -> dict[str, dg.ResourceDefinition]:
 
 
 def _assets(
+    dag: LoadedDag,
     spec: DagSpec,
     plans: Mapping[str, TaskPlan],
     partitions: dg.PartitionsDefinition[str] | None,
@@ -221,7 +225,8 @@ def _assets(
         needed = [key for need in step.needs for key in last[need]]
         if step.task.use:
             attributes = render(step.task.with_, {"params": known, "matrix": step.matrix}, partial=True)
-            made = build_component_task(step, attributes, needed, context, group=step.task.group)
+            with _at_task(dag, step):
+                made = build_component_task(step, attributes, needed, context, group=step.task.group)
             assets += made.assets
             others.append(_leftovers(made))
             keys[step.name], last[step.name] = made.keys, made.last_keys
@@ -229,6 +234,21 @@ def _assets(
             assets.append(_task_asset(spec, plans[step.name], needed, partitions))
             keys[step.name] = last[step.name] = [asset_key(spec.name, step)]
     return [dg.Definitions(assets=assets), *others]
+
+
+@contextmanager
+def _at_task(dag: LoadedDag, step: Step) -> Iterator[None]:
+    """Give what a component says about its attributes the place where they stand in the DAG file."""
+    place = dag.task_places.get(step.task.name, dag.place)
+    try:
+        yield
+    except ConfigFaults as wrong:
+        key = f"task {step.name}: with"
+        raise ConfigFaults(
+            ConfigFault(place, f"{key}.{fault.key}" if fault.key else key, fault.message) for fault in wrong.faults
+        ) from wrong
+    except ConfigError as error:
+        raise ConfigFaults([ConfigFault(place, "", str(error))]) from error
 
 
 def _leftovers(made: ComponentTask) -> dg.Definitions:
