@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -47,7 +48,20 @@ def test_a_closed_folder_is_stood_in_for_without_opening_its_parents(tmp_path: P
     assert place == files.open_place(closed / "home")
     assert files.is_open(place)
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
-    place.rmdir()
+    shutil.rmtree(place)
+
+
+def test_a_stand_in_is_removed_once_its_folder_is_gone(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    gone, kept = files.open_folder(closed / "gone"), files.open_folder(closed / "kept")
+
+    (closed / "gone").rmdir()
+    files.open_folder(closed / "kept")
+
+    assert not gone.exists()
+    assert kept.exists()
+    shutil.rmtree(kept)
 
 
 def test_a_planted_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

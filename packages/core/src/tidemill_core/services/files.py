@@ -5,13 +5,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tidemill_core.errors import ServiceError
+
+_ORIGIN = "origin"
+"""File in a stand-in that names the folder it stands in for."""
 
 
 def services_dir() -> Path:
@@ -68,6 +72,8 @@ def open_folder(folder: Path) -> Path:
     if place.is_symlink() or seen.st_uid != os.getuid():
         raise ServiceError(f"{place} belongs to another account (uid {seen.st_uid}); remove it")
     place.chmod(0o711)
+    (place / _ORIGIN).write_text(str(folder))
+    _sweep()
     return place
 
 
@@ -75,3 +81,13 @@ def open_place(folder: Path) -> Path:
     """Name the folder under ``/var/tmp`` that stands in for `folder`."""
     key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
     return Path("/var/tmp") / f"tidemill-{os.getuid()}-{key}"  # noqa: S108 - its owner is checked before use
+
+
+def _sweep() -> None:
+    """Remove stand-ins whose folder is gone, such as those of finished tests."""
+    for origin in Path("/var/tmp").glob(f"tidemill-{os.getuid()}-*/{_ORIGIN}"):  # noqa: S108 - only our own are removed
+        place = origin.parent
+        with suppress(OSError):
+            is_ours = place.lstat().st_uid == os.getuid() and not place.is_symlink()
+            if is_ours and not Path(origin.read_text()).exists() and not (place / "data" / "postmaster.pid").exists():
+                shutil.rmtree(place, ignore_errors=True)

@@ -226,7 +226,7 @@ def first_after(read_one: Callable[[int], Mapping[int, EventLogEntry]], since: f
     while (found := before(low + step)) is not None or (low == 0 and (found := before(0)) is not None):
         low, step = found, step * 2
     high = low + step
-    while high - low > 1:
+    while low < high:
         found = before((low + high) // 2)
         if found is None:
             high = (low + high) // 2
