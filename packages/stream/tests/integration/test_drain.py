@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tidemill_core.lifecycle import Stopped, StopToken
 from tidemill_stream import drain, ensure_topic, produce, sink_context, watermarks
-from tidemill_stream.errors import PipelineBusy, TopicMissing, TopicRecreated
+from tidemill_stream.errors import PipelineBusy, PipelineInvalid, TopicMissing, TopicRecreated
 from tidemill_stream.progress import Claim, Partition
 from tidemill_stream.sinks._base import open_sinks
 from tidemill_stream.sinks.memory import memory_tables
@@ -134,6 +134,41 @@ def test_publishing_resumes_where_a_killed_publisher_stopped(own_mock_broker, ma
 
     assert (resumed.sent, resumed.skipped, again.sent) == (130, 170, 0)
     assert sum(high for _, high in watermarks(servers, "flights").values()) == 300
+
+
+def test_json_columns_are_jsonb_in_postgres(own_mock_broker, make_plan, postgres_url):
+    import psycopg
+
+    servers, _ = own_mock_broker()
+    produce(servers, "flights", [(b"k", b'{"a":{"b":[1,"x"]},"n":1.5}'), (b"k", b'{"a":null}')])
+    plan = make_plan(
+        source={"topics": "flights", "bootstrap_servers": servers},
+        schema={},
+        where=None,
+        window=None,
+        rows={"columns": {"a": "json", "n": "number"}},
+        sinks=[{"type": "postgres", "url": postgres_url, "rows_table": "events.things", "dlq_table": "events.dead"}],
+    )
+
+    drain(plan, servers, sink_context(plan))
+
+    with psycopg.connect(postgres_url) as connection:
+        found = connection.execute("select a, n, pg_typeof(a)::text from events.things order by _offset").fetchall()
+    assert found == [({"b": [1, "x"]}, 1.5, "jsonb"), (None, None, "jsonb")]
+
+
+def test_a_table_that_lacks_columns_is_refused_before_anything_is_read(own_mock_broker, make_plan, postgres_url):
+    import psycopg
+
+    servers, _ = own_mock_broker()
+    produce(servers, "flights", [b"{}"])
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("create schema events; create table events.flights (origin text)")
+    sinks = [{"type": "postgres", "url": postgres_url, "rows_table": "events.flights", "dlq_table": "events.dead"}]
+    plan = make_plan(source={"topics": "flights", "bootstrap_servers": servers}, sinks=sinks)
+
+    with pytest.raises(PipelineInvalid, match="_offset"):
+        drain(plan, servers, sink_context(plan))
 
 
 # --- real servers ---------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_two_pipelines_must_not_share_a_table(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text("pipelines:\n" + one.format("x", sink) + one.format("y", sink))
 
-    with pytest.raises(ConfigFaults, match="both write table a.b"):
+    with pytest.raises(ConfigFaults, match=r"both write table a\.b"):
         CliRunner().invoke(stream, ["validate", str(path)], catch_exceptions=False)
 
 
