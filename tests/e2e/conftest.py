@@ -88,14 +88,18 @@ class Home:
         return runtime.postgres_url(Settings.from_env(self.env))
 
     def tables(self) -> dict[str, tuple[int, str]]:
-        """Rows and a digest of the contents of every table of the job; columns that begin with ``_`` are bookkeeping."""
+        """Rows and a digest of the contents of every table of the job.
+
+        Left out are bookkeeping columns (``_...``) and when a broker received a dead letter.
+        """
         import psycopg
 
         with psycopg.connect(self.postgres_url()) as connection:
             found = connection.execute(
                 "select table_schema, table_name, string_agg(format('%I', column_name), ', ' order by ordinal_position)"
                 " from information_schema.columns where table_schema in ('raw', 'events', 'warehouse', 'mart')"
-                " and column_name !~ '^_' group by 1, 2 order by 1, 2"
+                " and column_name !~ '^_' and (table_name, column_name) <> ('dead_letters', 'timestamp')"
+                " group by 1, 2 order by 1, 2"
             ).fetchall()
             return {
                 f"{schema}.{table}": connection.execute(
