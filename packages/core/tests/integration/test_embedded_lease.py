@@ -211,6 +211,24 @@ def test_a_mock_broker_ends_when_nobody_has_used_it_for_a_while(tmp_path: Path) 
     assert not (tmp_path / "kafka" / "broker.json").exists()
 
 
+def test_a_server_whose_last_user_was_killed_is_stopped_by_its_warden(
+    user: Callable[..., User], tmp_path: Path
+) -> None:
+    code = _USER.replace(
+        "import json, sys", "import json, sys; import tidemill_core.embedded.postgres as p; p.IDLE_S = 0.6"
+    )
+    last = subprocess.Popen(
+        [sys.executable, "-c", code, "postgres", str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert last.stdout is not None
+    server = json.loads(last.stdout.readline())
+
+    last.kill()
+    last.wait(60)
+
+    assert wait_until(lambda: not _alive(server["pid"]), 30)
+
+
 def test_a_shared_server_is_kept_for_the_next_run_and_stopped_when_none_comes(tmp_path: Path) -> None:
     from tidemill_core.embedded import warden
     from tidemill_core.embedded.lease import acquire

@@ -1,7 +1,8 @@
 """Stop a shared server some time after its last user: `python -m tidemill_core.embedded.warden FOLDER IDLE_S`.
 
-Test servers are worth keeping between two test runs, and must not outlive a killed one. The
-warden is a small process beside such a server; a second one for the same folder ends at once.
+An embedded server is stopped by its last user, unless that is killed; a test server is worth
+keeping between two runs. The warden is a small process beside such a server, and ends with it;
+a second one for the same folder ends at once.
 """
 
 from __future__ import annotations
