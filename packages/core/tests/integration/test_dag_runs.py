@@ -4,6 +4,7 @@ import http.server
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from tidemill_core.dag import DagSpec, LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.report import RunView
 from tidemill_core.defs import ConfigComponent, DagComponent, definitions_from_dags
 from tidemill_core.defs.dag_runs import RunRequest, find_run, log_lines, start_dag
-from tidemill_core.defs.dag_status import OWNER_TAG, is_lost, owner_tag, view
+from tidemill_core.defs.dag_status import OWNER_TAG, is_lost, owner_tag, recent_runs, view
 from tidemill_core.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[4] / "examples/dags"
@@ -435,3 +436,33 @@ def test_wrong_attributes_of_a_component_are_named_at_their_line_in_the_dag_file
 
     assert {5} == {fault.place.line for fault in caught.value.faults}
     assert "did you mean 'table'" in str(caught.value)
+
+
+def test_running_task_is_seen_running_by_others(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    found = dag({"name": "a", "run": f"until test -f {tmp_path}/go; do sleep 0.05; done"}, name="seen")
+    thread = threading.Thread(target=lambda: start(found, instance))
+    thread.start()
+
+    seen: set[str] = set()
+    end = time.monotonic() + 60
+    while "running" not in seen and time.monotonic() < end:
+        runs = [run for run in recent_runs(instance, dag="seen") if run.state == "running"]
+        seen.update(task.state for run in runs for task in view(instance, run.id).tasks)
+        time.sleep(0.05)
+    (tmp_path / "go").touch()
+    thread.join(60)
+
+    assert "running" in seen
+    assert [run.state for run in recent_runs(instance, dag="seen")] == ["done"]
+
+
+def test_thousand_tasks_become_one_job(tmp_path: Path) -> None:
+    lines = [
+        f"  - {{name: t{index}, run: 'true'{f', needs: [t{index - 10}]' if index >= 10 else ''}}}"
+        for index in range(1000)
+    ]
+    (tmp_path / "big.yaml").write_text("name: big\ntasks:\n" + "\n".join(lines) + "\n")
+
+    job = definitions_from_dags(tmp_path).resolve_job_def("big")
+
+    assert len(job.graph.nodes) == 1000

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -131,7 +131,7 @@ def module_tree(module: str, folder: str) -> ast.Module | None:
     Raises:
         LookupError: There is no such module.
     """
-    with importable(Path(folder or ".")) if folder else importable(Path(sys.prefix)):
+    with importable(Path(folder)) if folder else nullcontext():
         try:
             spec = importlib.util.find_spec(module)
         except (ImportError, ValueError) as error:

@@ -104,4 +104,5 @@ def table(title: str, rows: Sequence[tuple[str, str, str, str, str]]) -> Table:
 
 def print_run(run: RunView, console: Any) -> None:
     """Print one run and its tasks."""
-    console.print(table(f"{run.dag}  {run.id}  {run.state}{duration(run.seconds, '  ')}", task_lines(run)))
+    console.print(f"{run.dag}  {run.id}  {run.state}{duration(run.seconds, '  ')}", highlight=False)
+    console.print(table("", task_lines(run)))

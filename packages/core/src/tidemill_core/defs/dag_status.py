@@ -105,9 +105,10 @@ def view(instance: dg.DagsterInstance, run_id: str) -> RunView:
     failures = _failures(instance, run_id) if any(_status(each) == "FAILURE" for each in stats.values()) else {}
     silent = _without_output(instance, run_id, stats) if state == "done" or failures else set()
     is_over = state in ("done", "failed", "canceled", "lost")
+    begun = {key: each.start_time for key, each in stats.items() if each.start_time is not None}
     tasks = [
         _task(name, stats.get(key), is_over=is_over, is_silent=key in silent, error=failures.get(key, ("", False))[0])
-        for key, name in names.items()
+        for key, name in sorted(names.items(), key=lambda item: begun.get(item[0], time.time()))
     ]
     return RunView(
         id=run_id,
