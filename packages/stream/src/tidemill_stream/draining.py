@@ -50,6 +50,7 @@ class DrainResult:
         totals: Totals of the pipeline since its beginning.
         partitions: Every partition of the topics.
         written: Rows written by sink and output.
+        reasons: Invalid records of this drain by reason.
         restarted: Topics that were created anew and were begun again.
         vanished: Topics that are empty now, after everything in them was processed.
         tidied: Abandoned files that were deleted.
@@ -61,6 +62,7 @@ class DrainResult:
     totals: Counts
     partitions: tuple[PartitionResult, ...]
     written: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
     bytes: int = 0
     commits: int = 0
     restarted: tuple[str, ...] = ()
@@ -86,6 +88,7 @@ class DrainResult:
                 for p in self.partitions
             ],
             "written": dict(self.written),
+            "reasons": dict(self.reasons),
             "bytes": self.bytes,
             "commits": self.commits,
             "restarted": list(self.restarted),
@@ -249,6 +252,7 @@ class _Drain:
             totals=total(each.counts for each in after[0].values()),
             partitions=tuple(partitions),
             written=session.written,
+            reasons=dict(session.reasons),
             bytes=session.bytes_written,
             commits=session.commits,
             restarted=tuple(start.restarted),

@@ -7,6 +7,7 @@ StreamError
 ├── Fenced                (TransientError) another worker has claimed our partitions: claim again or leave
 ├── PipelineBusy          (TransientError) a live service holds the partitions
 ├── BrokerUnavailable     (TransientError) Kafka does not answer
+├── TopicChanged          (TransientError) the log changed while it was read; look at it again
 ├── TopicEmptied          (TransientError) the topic was emptied; wait for its next records
 ├── TopicMissing          (PermanentError) the topic does not exist
 ├── TopicRecreated        (PermanentError) the topic is another one than the checkpoint's
@@ -74,6 +75,14 @@ class BrokerUnavailable(StreamError, TransientError):
     def __init__(self, servers: str, reason: str) -> None:
         self.servers, self.reason = servers, reason
         super().__init__(f"Kafka at {servers} does not answer: {reason}")
+
+
+class TopicChanged(StreamError, TransientError):
+    """The log changed while it was read; a new look tells what happened."""
+
+    def __init__(self, topic: str, reason: str) -> None:
+        self.topic, self.reason = topic, reason
+        super().__init__(f"topic {topic!r} changed while it was read ({reason}); looking at it again")
 
 
 class TopicEmptied(StreamError, TransientError):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 from tidemill_core.telemetry.metrics import counter, gauge, histogram
 
-from tidemill_stream.progress import Counts, Partition
+from tidemill_stream.progress import Counts
+
+if TYPE_CHECKING:
+    from tidemill_stream.processor import Output
 
 _PLACE = ("pipeline", "topic", "partition")
 
 CONSUMED = counter("stream_records_consumed_total", "Records read and accounted for.", _PLACE)
-INVALID = counter("stream_invalid_total", "Records that are invalid.", ("pipeline",))
+INVALID = counter("stream_invalid_total", "Records that are invalid.", ("pipeline", "reason"))
 FILTERED = counter("stream_filtered_total", "Records the filter left out.", ("pipeline",))
 LATE = counter("stream_late_total", "Records that came after their window had closed.", ("pipeline",))
 ROWS_WRITTEN = counter("stream_rows_written_total", "Rows written.", ("pipeline", "sink"))
@@ -19,6 +25,7 @@ WATERMARK_DELAY = gauge("stream_watermark_delay_seconds", "Wall clock minus the 
 CHECKPOINT = histogram("stream_checkpoint_duration_seconds", "Time a commit took.", ("pipeline",))
 CHECKPOINT_AGE = gauge("stream_checkpoint_age_seconds", "Time since the last commit or idle check.", ("pipeline",))
 STATE_KEYS = gauge("stream_state_keys", "Open windows.", _PLACE)
+STATE_BYTES = gauge("stream_state_bytes", "Size of the stored window state.", _PLACE)
 REBALANCES = counter("stream_rebalances_total", "Changes of the assignment.", ("pipeline",))
 FENCED = counter("stream_fenced_total", "Commits refused because another worker had taken over.", ("pipeline",))
 BATCH = histogram(
@@ -32,16 +39,20 @@ def batch(pipeline: str, size: int) -> None:
     BATCH.labels(pipeline=pipeline).observe(size)
 
 
-def processed(pipeline: str, partition: Partition, done: Counts) -> None:
+def processed(pipeline: str, output: Output, done: Counts) -> None:
     """Note what a commit of one partition covered."""
-    place = {"pipeline": pipeline, "topic": partition.topic, "partition": partition.number}
+    place = {"pipeline": pipeline, "topic": output.partition.topic, "partition": output.partition.number}
     CONSUMED.labels(**place).inc(done.consumed)
-    INVALID.labels(pipeline=pipeline).inc(done.invalid)
     FILTERED.labels(pipeline=pipeline).inc(done.filtered)
     LATE.labels(pipeline=pipeline).inc(done.late)
+    for reason, count in output.reasons.items():
+        INVALID.labels(pipeline=pipeline, reason=reason).inc(count)
+    if output.progress.windows:
+        STATE_BYTES.labels(**place).set(len(output.progress.pack()))
+    if output.last_timestamp_ms:
+        LATENCY.labels(pipeline=pipeline).set(max(0.0, time.time() - output.last_timestamp_ms / 1000))
 
 
 def committed(pipeline: str, seconds: float) -> None:
     """Note a commit."""
     CHECKPOINT.labels(pipeline=pipeline).observe(seconds)
-    CHECKPOINT_AGE.labels(pipeline=pipeline).set(0)

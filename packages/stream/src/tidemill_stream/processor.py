@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -11,7 +12,7 @@ import orjson
 from tidemill_stream.columns import DeadLetter, encode_dead, encode_windows
 from tidemill_stream.errors import InvalidRecord, PipelineInvalid, StateTooLarge
 from tidemill_stream.plan import Plan
-from tidemill_stream.progress import Counts, Partition, Progress
+from tidemill_stream.progress import Partition, Progress
 from tidemill_stream.schema import Fault, unfit
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Output:
     rows: tuple[pa.RecordBatch, ...] = ()
     windows: pa.RecordBatch | None = None
     dead: pa.RecordBatch | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    last_timestamp_ms: int | None = None
 
 
 class Processor:
@@ -91,6 +94,8 @@ class Processor:
         self._batches: list[pa.RecordBatch] = []
         self._closed: list[ClosedWindow] = []
         self._dead: list[DeadLetter] = []
+        self._reasons: Counter[str] = Counter()
+        self._last: Message | None = None
 
     @property
     def position(self) -> tuple[int, int]:
@@ -129,6 +134,7 @@ class Processor:
         self.counts.consumed += len(messages)
         self.counts.rows += rows
         self.counts.filtered += filtered
+        self._last = messages[-1]
         self.offset = messages[-1].offset() + 1
         if len(records) >= _CHUNK_ROWS:
             self._encode_rows()
@@ -196,6 +202,8 @@ class Processor:
             rows=tuple(self._batches),
             windows=self._encode_windows(),
             dead=self._encode_dead(),
+            reasons=dict(self._reasons),
+            last_timestamp_ms=None if self._last is None else self._last.timestamp()[1],
         )
         self.base, self.start = progress, self.offset
         self._begin_output()
@@ -219,6 +227,7 @@ class Processor:
 
     def _set_aside(self, message: Message, fault: Fault) -> None:
         self.counts.invalid += 1
+        self._reasons[fault.reason] += 1
         action = self.plan.config.schema_.on_invalid
         if action == "fail":
             raise InvalidRecord(*self.partition, message.offset(), f"{fault.reason}: {fault.message} {fault.path}")
@@ -245,10 +254,6 @@ class Processor:
         if not self._dead:
             return None
         return encode_dead(self._dead, self.plan.config.name, self.plan.schema_hash, self.partition)
-
-    def totals_since(self, earlier: Counts) -> Counts:
-        """Count what was done since `earlier`."""
-        return self.counts.minus(earlier)
 
 
 def _letter(message: Message, fault: Fault) -> DeadLetter:

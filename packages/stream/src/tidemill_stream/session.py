@@ -10,6 +10,7 @@ stream is cut, so the sink that caught up holds what the leader held at that poi
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ class Session:
         self.plan, self.sinks = plan, tuple(sinks)
         self.lanes: dict[Partition, Lane] = {}
         self.written: dict[str, int] = {}
+        self.reasons: Counter[str] = Counter()
         self.bytes_written = self.commits = 0
         self._done = Counts()  # of lanes that were given up
 
@@ -152,8 +154,9 @@ class Session:
         self.commits += 1
         name = self.plan.config.name
         metrics.committed(name, time.monotonic() - began)
-        for lane, counts in zip(lanes, before, strict=True):
-            metrics.processed(name, lane.processor.partition, lane.processor.counts.minus(counts))
+        for lane, counts, output in zip(lanes, before, outputs, strict=True):
+            metrics.processed(name, output, output.progress.counts.minus(counts))
+            self.reasons.update(output.reasons)
             self._join(lane)
 
     def _write(self, sink: Sink, outputs: Sequence[Output]) -> Written:

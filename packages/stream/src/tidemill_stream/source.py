@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tidemill_stream.config import PipelineConfig
-from tidemill_stream.errors import BrokerUnavailable, OffsetLost, TopicMissing
+from tidemill_stream.errors import BrokerUnavailable, TopicChanged
 from tidemill_stream.progress import Partition
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def grouped(messages: Iterable[Any], servers: str) -> tuple[dict[Partition, list
     """Sort fetched messages by partition; returns them, and the ends of log that were reached.
 
     Raises:
-        OffsetLost: The log no longer has the offset we asked for.
+        TopicChanged: The log no longer has the offset we asked for, or is gone.
         BrokerUnavailable: The client has met an error that it cannot mend itself.
     """
     records: dict[Partition, list[Any]] = {}
@@ -160,12 +160,23 @@ def _note_error(message: Any, servers: str, ends: dict[Partition, int]) -> None:
     error, code = message.error(), message.error().code()
     if code == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's public constant
         ends[Partition(message.topic(), message.partition())] = message.offset()
-    elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
-        raise OffsetLost(message.topic(), message.partition(), message.offset(), message.offset())
-    elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC):  # noqa: SLF001
-        raise TopicMissing(str(message.topic()), servers)
+    elif code in _changes():
+        raise TopicChanged(str(message.topic()), str(error))
     elif error.fatal() or not (error.retriable() or code in _passing()):
         raise BrokerUnavailable(servers, str(error))
+
+
+def _changes() -> tuple[int, ...]:
+    """Errors that mean that our offset or the topic is gone."""
+    from confluent_kafka import KafkaError
+
+    return (
+        KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - the library's public constants
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+    )
 
 
 def _passing() -> tuple[int, ...]:

@@ -167,6 +167,7 @@ class _Member:
         if records:
             metrics.batch(config.name, len(messages))
         now = self._clock()
+        metrics.CHECKPOINT_AGE.labels(pipeline=config.name).set(now - self._last_commit)
         if self.session.pending >= config.checkpoint.rows or now - self._last_commit >= config.checkpoint.interval_s:
             self.commit()
         if now - self._last_renewal >= max(RENEWAL_S, self.context.lease_s / 3):

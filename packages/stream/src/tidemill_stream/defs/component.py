@@ -142,6 +142,7 @@ def _facts(result: DrainResult, output: str) -> dict[str, Any]:
         "this_run": result.done.as_dict(),
         "since_the_beginning": result.totals.as_dict(),
         "written": written,
+        "invalid_by_reason": dict(result.reasons) or None,
         "restarted_topics": list(result.restarted) or None,
     }
 
