@@ -124,6 +124,27 @@ def test_an_overtaken_service_joins_again_and_loses_nothing(
     assert_exact(plan, postgres_url, logs, as_set)
 
 
+def test_a_service_survives_its_topic_being_created_anew(
+    service, running, make_plan, make_records, kafka_bootstrap, kafka_topic, postgres_url, as_set
+):
+    from confluent_kafka.admin import AdminClient
+
+    service["source"]["on_recreated"] = "restart"
+    plan, logs = make_plan(**service), {}
+    publish(kafka_bootstrap, kafka_topic, make_records(300, seed=1), logs)
+    running(plan, kafka_bootstrap)
+    until(lambda: consumed(plan) == 300)
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin.delete_topics([kafka_topic])[kafka_topic].result()
+    until(lambda: kafka_topic not in admin.list_topics(timeout=5).topics)
+
+    logs = {}
+    publish(kafka_bootstrap, kafka_topic, make_records(200, seed=2), logs)
+
+    until(lambda: consumed(plan) == 200, 90)
+    assert_exact(plan, postgres_url, logs, as_set)
+
+
 @pytest.mark.chaos
 def test_a_killed_member_is_replaced_and_the_last_one_ends_on_sigterm(
     service, pipeline_file, make_plan, make_records, kafka_bootstrap, kafka_topic, postgres_url, as_set
