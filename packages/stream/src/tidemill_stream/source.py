@@ -90,7 +90,7 @@ def inspect(consumer: Consumer, topics: Sequence[str], servers: str, client: Map
                 for number in numbers
             }
             is_mock = str(metadata.cluster_id).startswith("mockCluster")
-            identity = None if is_mock or not numbers else _topic_id(topic, servers, client)
+            identity = None if is_mock or not numbers else topic_id(topic, servers, client)
             first = {} if identity else _first_records(consumer, topic, spans)
             logs.append(TopicLog(topic=topic, spans=spans, identity=identity, first=first))
     except KafkaException as error:
@@ -98,7 +98,7 @@ def inspect(consumer: Consumer, topics: Sequence[str], servers: str, client: Map
     return logs
 
 
-def _topic_id(topic: str, servers: str, client: Mapping[str, Any]) -> str | None:
+def topic_id(topic: str, servers: str, client: Mapping[str, Any]) -> str | None:
     """Ask for the topic's id; None where the broker does not know the request."""
     from confluent_kafka import KafkaException, TopicCollection
     from confluent_kafka.admin import AdminClient

@@ -17,12 +17,13 @@ from tidemill_core.lifecycle import StopToken
 from tidemill_core.telemetry import get_logger
 
 from tidemill_stream import metrics
+from tidemill_stream.errors import TopicChanged
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Partition
 from tidemill_stream.recovery import claims_for
 from tidemill_stream.session import Session
 from tidemill_stream.sinks._base import Sink, SinkContext, open_sinks
-from tidemill_stream.source import consumer_properties, grouped, inspect, open_consumer
+from tidemill_stream.source import consumer_properties, grouped, inspect, open_consumer, topic_id
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 POLL_S = 0.1
 LEASE_S = 30.0
 RENEWAL_S = 5.0
+IDENTITY_S = 30.0
 FIRST_DELAY_S, MAX_DELAY_S = 0.5, 30.0
 STUCK_S = 300.0
 
@@ -135,7 +137,8 @@ class _Member:
         self.session = Session(plan, self.sinks)
         self.is_assigned = False
         self._fault: BaseException | None = None
-        self._last_commit = self._last_renewal = clock()
+        self._identities: dict[str, str] = {}
+        self._last_commit = self._last_renewal = self._last_identity = clock()
         base = consumer_properties(plan.config, servers)
         base["fetch.wait.max.ms"] = 100
         self.consumer: Consumer = open_consumer(
@@ -174,6 +177,16 @@ class _Member:
             for sink in self.sinks:
                 sink.renew(list(self.session.lanes))
             self._last_renewal = self._clock()
+        if now - self._last_identity >= IDENTITY_S:
+            self.check_identity()
+
+    def check_identity(self) -> None:
+        """Notice a topic that was created anew, even when its new log reaches beyond our offset already."""
+        for topic, known in self._identities.items():
+            found = topic_id(topic, self.servers, self.plan.config.source.properties)
+            if found is not None and found != known:
+                raise TopicChanged(topic, f"its id is {found}, it was {known}")
+        self._last_identity = self._clock()
 
     def commit(self, partitions: Sequence[Partition] | None = None) -> None:
         if self.session.commit(partitions):
@@ -242,6 +255,7 @@ class _Member:
                 logs = inspect(looker, topics, self.servers, self.plan.config.source.properties)
             finally:
                 looker.close()
+            self._identities = {each.topic: each.identity for each in logs if each.identity}
             stored = [sink.read(topics) for sink in self.sinks]
             offsets = self.session.claim(claims_for(self.plan.config, logs, stored, found))
             spans = {Partition(each.topic, number): span for each in logs for number, span in each.spans.items()}

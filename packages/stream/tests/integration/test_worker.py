@@ -70,6 +70,14 @@ def consumed(plan):
     return status(plan, sink_context(plan)).totals.consumed
 
 
+def incarnations(plan, topic):
+    (sink,) = open_sinks(sink_context(plan))
+    try:
+        return {each.incarnation for each in sink.read([topic]).values()}
+    finally:
+        sink.close()
+
+
 def publish(servers, topic, records, logs):
     sent = []
     for number, value in enumerate(records):
@@ -124,24 +132,28 @@ def test_an_overtaken_service_joins_again_and_loses_nothing(
     assert_exact(plan, postgres_url, logs, as_set)
 
 
+@pytest.mark.parametrize("count", [200, 900], ids=["shorter", "longer"])
 def test_a_service_survives_its_topic_being_created_anew(
-    service, running, make_plan, make_records, kafka_bootstrap, kafka_topic, postgres_url, as_set
+    count, service, running, make_plan, make_records, kafka_bootstrap, kafka_topic, postgres_url, as_set, monkeypatch
 ):
     from confluent_kafka.admin import AdminClient
 
+    monkeypatch.setattr("tidemill_stream.worker.IDENTITY_S", 1.0)
     service["source"]["on_recreated"] = "restart"
     plan, logs = make_plan(**service), {}
     publish(kafka_bootstrap, kafka_topic, make_records(300, seed=1), logs)
     running(plan, kafka_bootstrap)
     until(lambda: consumed(plan) == 300)
+    before = incarnations(plan, kafka_topic)
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     admin.delete_topics([kafka_topic])[kafka_topic].result()
     until(lambda: kafka_topic not in admin.list_topics(timeout=5).topics)
 
     logs = {}
-    publish(kafka_bootstrap, kafka_topic, make_records(200, seed=2), logs)
+    publish(kafka_bootstrap, kafka_topic, make_records(count, seed=2), logs)
 
-    until(lambda: consumed(plan) == 200, 90)
+    # a longer log is first read on from the old offset; the id then tells, and all of it is dropped
+    until(lambda: incarnations(plan, kafka_topic).isdisjoint(before) and consumed(plan) == count, 90)
     assert_exact(plan, postgres_url, logs, as_set)
 
 
