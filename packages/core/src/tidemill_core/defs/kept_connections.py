@@ -11,30 +11,26 @@ on, a killed process loses nothing; a power cut may lose the last events, never 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import sqlalchemy as sa
-from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
-from dagster._core.storage.runs.sqlite import SqliteRunStorage
-from sqlalchemy.pool import QueuePool
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 BUSY_TIMEOUT_S = 60
-_OVERRIDES = ((SqliteEventLogStorage, "_connect"), (SqliteRunStorage, "connect"))
 
 
 @contextmanager
 def kept_connections(instance: dg.DagsterInstance) -> Iterator[None]:
     """Keep the SQLite connections of `instance` inside the block; nested blocks change nothing."""
-    storages: list[Any] = [instance.event_log_storage, instance.run_storage]
     engines: dict[str, sa.Engine] = {}
-    changed = []
-    for storage in storages:
-        for kind, name in _OVERRIDES:
-            if type(storage) is kind and name not in vars(storage):
-                make = _event_log_connect if kind is SqliteEventLogStorage else _run_connect
-                setattr(storage, name, make(storage, engines))
-                changed.append((storage, name))
+    changed: list[tuple[Any, str]] = []
+    for storage in (instance.event_log_storage, instance.run_storage):
+        name, make = _OVERRIDES.get(type(storage).__qualname__, ("", None))
+        if make is not None and name not in vars(storage):
+            setattr(storage, name, make(storage, engines))
+            changed.append((storage, name))
     try:
         yield
     finally:
@@ -44,9 +40,9 @@ def kept_connections(instance: dg.DagsterInstance) -> Iterator[None]:
             engine.dispose()
 
 
-def _event_log_connect(storage: Any, engines: dict[str, sa.Engine]) -> Any:
+def _event_log_connect(storage: Any, engines: "dict[str, sa.Engine]") -> Any:
     @contextmanager
-    def connect(shard: str) -> Iterator[sa.Connection]:
+    def connect(shard: str) -> "Iterator[sa.Connection]":
         with storage._db_lock:  # noqa: SLF001 - Dagster's own lock, which its method takes too
             engine = _engine(storage.conn_string_for_shard(shard), engines)
             if shard not in storage._initialized_dbs:  # noqa: SLF001 - as its method does
@@ -58,16 +54,19 @@ def _event_log_connect(storage: Any, engines: dict[str, sa.Engine]) -> Any:
     return connect
 
 
-def _run_connect(storage: Any, engines: dict[str, sa.Engine]) -> Any:
+def _run_connect(storage: Any, engines: "dict[str, sa.Engine]") -> Any:
     @contextmanager
-    def connect() -> Iterator[sa.Connection]:
+    def connect() -> "Iterator[sa.Connection]":
         with _engine(storage._conn_string, engines).connect() as connection, connection.begin():  # noqa: SLF001
             yield connection
 
     return connect
 
 
-def _engine(url: str, engines: dict[str, sa.Engine]) -> sa.Engine:
+def _engine(url: str, engines: "dict[str, sa.Engine]") -> "sa.Engine":
+    import sqlalchemy as sa
+    from sqlalchemy.pool import QueuePool
+
     found = engines.get(url)
     if found is None:
         arguments = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
@@ -79,3 +78,10 @@ def _engine(url: str, engines: dict[str, sa.Engine]) -> sa.Engine:
 
 def _on_connect(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+_OVERRIDES = {
+    "SqliteEventLogStorage": ("_connect", _event_log_connect),
+    "SqliteRunStorage": ("connect", _run_connect),
+}
+"""By class name, so that nothing of SQLite is imported where another storage is used."""
