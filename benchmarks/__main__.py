@@ -11,9 +11,7 @@ HERE = Path(__file__).parent
 
 def names() -> list[str]:
     """List every benchmark as ``folder.script``."""
-    return sorted(
-        f"{path.parent.name}.{path.stem}" for path in HERE.glob("*/*.py") if not path.stem.startswith("_")
-    )
+    return sorted(f"{path.parent.name}.{path.stem}" for path in HERE.glob("*/*.py") if not path.stem.startswith("_"))
 
 
 def main(wanted: list[str]) -> int:

@@ -55,8 +55,8 @@ def _print_table(result: Demo, home: str) -> None:
 
     console = Console()
     table = Table(title="What was made", title_justify="left")
-    for name, justify in (("asset", "left"), ("rows", "right"), ("seconds", "right"), ("work", "left"), ("where", "left")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for name in ("asset", "rows", "seconds", "work", "where"):
+        table.add_column(name, justify="right" if name in ("rows", "seconds") else "left", overflow="fold")
     for each in result.made:
         table.add_row(
             each.asset,

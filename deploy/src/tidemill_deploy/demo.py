@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 from tidemill_core.defs.dag_runs import Watcher, open_instance
@@ -104,7 +105,7 @@ def _report(instance: dg.DagsterInstance, run_id: str, seconds: float) -> Demo:
 
 
 def _made(materialization: dg.AssetMaterialization) -> Made:
-    facts = {name: getattr(value, "value", value) for name, value in materialization.metadata.items()}
+    facts: dict[str, Any] = {name: getattr(value, "value", value) for name, value in materialization.metadata.items()}
     where = facts.get("dagster/table_name") or facts.get("uri") or facts.get("where") or facts.get("page") or ""
     return Made(
         asset=materialization.asset_key.to_user_string(),

@@ -48,9 +48,7 @@ def made(
     version = fingerprint(*inputs)
     before = last(context)
     if before and (before.tags or {}).get("dagster/data_version") == version and is_there():
-        return dg.MaterializeResult(
-            metadata={**before.metadata, DID_WORK: False}, data_version=dg.DataVersion(version)
-        )
+        return dg.MaterializeResult(metadata={**before.metadata, DID_WORK: False}, data_version=dg.DataVersion(version))
     frame, metadata = compute()
     return dg.MaterializeResult(
         value=frame, metadata={**metadata, DID_WORK: True}, data_version=dg.DataVersion(version)

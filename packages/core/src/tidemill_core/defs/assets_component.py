@@ -1,8 +1,8 @@
 """Put assets written in Python into a DAG file or a ``defs.yaml``, with their inputs and IO managers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
@@ -33,9 +33,9 @@ class AssetsComponent(ConfigComponent):
     """
 
     config_type = AssetsConfig
-    example = {"load": ["my_project.marts:delays"]}
-    tags = ("python",)
-    produces = ("asset", "asset_check")
+    example: ClassVar[Mapping[str, Any]] = {"load": ["my_project.marts:delays"]}
+    tags: ClassVar = ("python",)
+    produces: ClassVar = ("asset", "asset_check")
 
     def build(self, config: AssetsConfig, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Import and collect.
@@ -43,7 +43,8 @@ class AssetsComponent(ConfigComponent):
         Raises:
             ConfigError: A reference names something else.
         """
-        found = [(reference, each) for reference in config.load for each in _flat(import_callable(reference, Path.cwd()))]
+        del context
+        found = [(name, each) for name in config.load for each in _flat(import_callable(name, Path.cwd()))]
         for reference, each in found:
             if not isinstance(each, dg.AssetsDefinition | dg.AssetSpec | dg.AssetChecksDefinition):
                 raise ConfigError(f"{reference} is a {type(each).__name__}, not an asset or an asset check")

@@ -46,6 +46,7 @@ def instance_config(settings: Settings, home: Path) -> dict[str, Any]:
     """
     config: dict[str, Any] = {
         "telemetry": {"enabled": False},
+        "nux": {"enabled": False},
         "concurrency": {"pools": {"granularity": "op", "default_limit": 16}},
         "run_monitoring": {"enabled": True, "poll_interval_seconds": 30},
         "storage": {"sqlite": {"base_dir": str(home / "storage")}},
