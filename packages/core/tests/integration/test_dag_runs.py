@@ -466,3 +466,25 @@ def test_thousand_tasks_become_one_job(tmp_path: Path) -> None:
     job = definitions_from_dags(tmp_path).resolve_job_def("big")
 
     assert len(job.graph.nodes) == 1000
+
+
+def test_resources_come_from_the_code_location_that_is_named(instance, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "my_location.py").write_text("import dagster as dg\ndefs = dg.Definitions(resources={'box': 'BOX'})\n")
+    (tmp_path / "boxed_steps.py").write_text("def look(box):\n    assert box == 'BOX'\n")
+    (tmp_path / "d.yaml").write_text("name: d\ntasks: [{name: a, call: 'boxed_steps:look', resources: [box]}]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = load_dags(tmp_path / "d.yaml")[0]
+
+    assert start(found, instance, module="my_location").state == "done"
+    with pytest.raises(ConfigError, match="no Dagster Definitions"):
+        start(found, instance, module="boxed_steps")
+
+
+def test_tag_limits_reach_the_executor(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    command = f"mkdir {tmp_path}/alone && sleep 0.1 && rmdir {tmp_path}/alone"
+    tasks = [{"name": f"t{index}", "run": command, "tags": {"db": str(index)}} for index in range(3)]
+
+    limited = start(dag(*tasks, tag_limits=[{"key": "db", "limit": 1}], name="limited"), instance)
+    free = start(dag(*tasks, name="free"), instance)
+
+    assert (limited.state, free.state) == ("done", "failed")
