@@ -121,3 +121,12 @@ class Home:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Home:
+    """A home in which `tidemill demo` has run once."""
+    home = Home(tmp_path_factory.mktemp("finished") / "home")
+    done = home.tidemill("demo", "--json")
+    assert 0 == done.returncode, done.stderr
+    return home

@@ -12,15 +12,6 @@ from .conftest import JOB, Home
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Home:
-    """A home in which `tidemill demo` has run once."""
-    home = Home(tmp_path_factory.mktemp("finished") / "home")
-    done = home.tidemill("demo", "--json")
-    assert 0 == done.returncode, done.stderr
-    return home
-
-
 def test_the_demo_ends_with_tables_that_equal_the_source_files(finished) -> None:
     assert [] == finished.differing()
     assert 10 == len(finished.tables())
