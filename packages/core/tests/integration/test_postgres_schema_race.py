@@ -12,7 +12,9 @@ def race(postgres_url, create, sessions: int = 8) -> list[Exception]:
 
     def session() -> None:
         with connect(postgres_url, autocommit=True) as connection:
-            connection.execute("select to_regclass('s0.t'), to_regclass('s1.t'), to_regclass('s2.t'), to_regclass('s3.t')")
+            connection.execute(
+                "select to_regclass('s0.t'), to_regclass('s1.t'), to_regclass('s2.t'), to_regclass('s3.t')"
+            )
             ready.wait(30)
             try:
                 create(connection)

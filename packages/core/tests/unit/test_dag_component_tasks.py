@@ -61,7 +61,9 @@ def test_component_assets_run_after_what_their_task_needs(folder) -> None:
 
 
 def test_without_the_need_the_same_component_starts_first(folder) -> None:
-    (folder / "order.yaml").write_text(FILE.replace("    needs: [first]\n", "").replace("- {name: first,", "- {name: zz,"))
+    (folder / "order.yaml").write_text(
+        FILE.replace("    needs: [first]\n", "").replace("- {name: first,", "- {name: zz,")
+    )
 
     job = definitions_from_dags(folder).resolve_job_def("order")
 
