@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tidemill_lineage.capture.declared import declare
@@ -37,34 +38,18 @@ __all__ = [
     "write_page",
 ]
 
-_HOMES = {
-    "Column": "model",
-    "Dataset": "model",
-    "Edge": "model",
-    "EventLog": "events",
-    "Graph": "graph",
-    "Job": "model",
-    "JsonFileEmitter": "emitters.json_file",
-    "Neo4jEmitter": "emitters.neo4j",
-    "OpenLineageEmitter": "emitters.openlineage",
-    "Run": "model",
-    "Tracer": "tracer",
-    "capture_sql": "capture.sql",
-    "declare": "capture.declared",
-    "diff": "graph",
-    "load_graph": "emitters.json_file",
-    "merge": "graph",
-    "write_page": "html",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "capture.declared": ["declare"],
+        "capture.sql": ["capture_sql"],
+        "emitters.json_file": ["JsonFileEmitter", "load_graph"],
+        "emitters.neo4j": ["Neo4jEmitter"],
+        "emitters.openlineage": ["OpenLineageEmitter"],
+        "events": ["EventLog"],
+        "graph": ["Graph", "diff", "merge"],
+        "html": ["write_page"],
+        "model": ["Column", "Dataset", "Edge", "Job", "Run"],
+        "tracer": ["Tracer"],
+    },
+)

@@ -7,8 +7,9 @@ Names are loaded when they are used, so that importing this package costs nothin
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tidemill_stream.config import PipelineConfig, PipelinesConfig
@@ -36,25 +37,15 @@ __all__ = [
     "watermarks",
 ]
 
-_HOMES = {
-    "config": ("PipelineConfig", "PipelinesConfig"),
-    "draining": ("DrainResult", "drain"),
-    "manifest": ("CommittedFile", "read_manifest", "sweep"),
-    "plan": ("Plan",),
-    "producer": ("Published", "ensure_topic", "produce", "watermarks"),
-    "sinks._base": ("sink_context",),
-    "worker": ("Worker",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "config": ["PipelineConfig", "PipelinesConfig"],
+        "draining": ["DrainResult", "drain"],
+        "manifest": ["CommittedFile", "read_manifest", "sweep"],
+        "plan": ["Plan"],
+        "producer": ["Published", "ensure_topic", "produce", "watermarks"],
+        "sinks._base": ["sink_context"],
+        "worker": ["Worker"],
+    },
+)

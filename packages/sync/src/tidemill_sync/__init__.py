@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tidemill_sync.config import SyncConfig
@@ -24,22 +25,13 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {
-    "Action": "plan",
-    "Entry": "plan",
-    "SyncConfig": "config",
-    "SyncResult": "result",
-    "VerifyReport": "verification",
-    "plan_actions": "engine",
-    "sync": "engine",
-    "sync_keys": "engine",
-    "verify": "verification",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "config": ["SyncConfig"],
+        "engine": ["plan_actions", "sync", "sync_keys"],
+        "plan": ["Action", "Entry"],
+        "result": ["SyncResult"],
+        "verification": ["VerifyReport", "verify"],
+    },
+)

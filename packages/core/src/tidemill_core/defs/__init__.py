@@ -3,8 +3,9 @@
 Names are loaded when they are used, so that importing one costs no more than it needs.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tidemill_core.defs.assets_component import AssetsComponent
@@ -45,34 +46,19 @@ __all__ = [
     "threads_executor",
 ]
 
-_HOMES = {
-    "AssetsComponent": "assets_component",
-    "ConfigComponent": "component",
-    "DagComponent": "dag_component",
-    "HttpResource": "resources",
-    "KafkaResource": "resources",
-    "ObjectStoreResource": "resources",
-    "ParquetIOManager": "io_managers.parquet",
-    "PostgresIOManager": "io_managers.postgres",
-    "PostgresResource": "resources",
-    "column_schema": "metadata",
-    "dagster_errors": "failures",
-    "default_resources": "resources",
-    "definitions_from_dags": "jobs",
-    "executor_by_name": "executor",
-    "materialization": "metadata",
-    "prepare_home": "home",
-    "threads_executor": "executor",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "assets_component": ["AssetsComponent"],
+        "component": ["ConfigComponent"],
+        "dag_component": ["DagComponent"],
+        "executor": ["executor_by_name", "threads_executor"],
+        "failures": ["dagster_errors"],
+        "home": ["prepare_home"],
+        "io_managers.parquet": ["ParquetIOManager"],
+        "io_managers.postgres": ["PostgresIOManager"],
+        "jobs": ["definitions_from_dags"],
+        "metadata": ["column_schema", "materialization"],
+        "resources": ["HttpResource", "KafkaResource", "ObjectStoreResource", "PostgresResource", "default_resources"],
+    },
+)

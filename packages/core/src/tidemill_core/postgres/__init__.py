@@ -5,8 +5,9 @@ Names are imported when first used, so `import tidemill_core.postgres` costs not
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tidemill_core.postgres.adapt import Fault, Policy, faults
@@ -54,23 +55,17 @@ __all__ = [
     "upsert",
 ]
 
-_HOMES = {
-    "adapt": ("Fault", "Policy", "faults"),
-    "connection": ("connect", "dataset_urn", "open_pool", "postgres_errors", "redact"),
-    "copy": ("CopyResult", "CopyWriter", "copy_into"),
-    "ddl": ("columns_for", "ddl_for", "sql_type"),
-    "errors": ("ColumnRefused", "PostgresRefused", "PostgresUnavailable", "ValueRefused"),
-    "identifiers": ("TableName", "check_identifier", "quote", "safe_identifiers"),
-    "swapping": ("dependents", "swap", "swap_in"),
-    "types": ("ColumnType", "column_types", "table_exists"),
-    "write": ("create_table", "merge_from", "replace_where", "upsert"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "adapt": ["Fault", "Policy", "faults"],
+        "connection": ["connect", "dataset_urn", "open_pool", "postgres_errors", "redact"],
+        "copy": ["CopyResult", "CopyWriter", "copy_into"],
+        "ddl": ["columns_for", "ddl_for", "sql_type"],
+        "errors": ["ColumnRefused", "PostgresRefused", "PostgresUnavailable", "ValueRefused"],
+        "identifiers": ["TableName", "check_identifier", "quote", "safe_identifiers"],
+        "swapping": ["dependents", "swap", "swap_in"],
+        "types": ["ColumnType", "column_types", "table_exists"],
+        "write": ["create_table", "merge_from", "replace_where", "upsert"],
+    },
+)

@@ -3,8 +3,9 @@
 Names are loaded when they are used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tidemill_lineage.defs.component import LineageComponent, LineageConfig
@@ -14,22 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LineageComponent", "LineageConfig", "LineageResource", "column_metadata", "install"]
 
-_HOMES = {
-    "LineageComponent": "component",
-    "LineageConfig": "component",
-    "LineageResource": "resource",
-    "column_metadata": "metadata",
-    "install": "listen",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "component": ["LineageComponent", "LineageConfig"],
+        "listen": ["install"],
+        "metadata": ["column_metadata"],
+        "resource": ["LineageResource"],
+    },
+)
