@@ -1,6 +1,7 @@
 """Fifty tasks of one second, ten chains of five: wall time from run start to run end against the ideal 5 s.
 
-`threads` (Tidemill's) against Dagster's `multiprocess`, each in a process of its own on a fresh SQLite home.
+`threads` (Tidemill's) against Dagster's `multiprocess` and against Prefect's thread pool, each in a process
+of its own on a fresh SQLite home.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.harness import Case, compare
+from benchmarks.peers import peer_python
 
 CHAINS, LENGTH, TASK_S = 10, 5, 1.0
 SCRIPT = """\
@@ -46,6 +48,35 @@ if __name__ == "__main__":
         assert result.success
         print(f"FACTS run_s={record.end_time - record.start_time:.4f} engine_cpu_s={used:.4f}")
 """
+PREFECT = ("prefect==3.8.8", "fastapi<0.150")
+PREFECT_SCRIPT = """\
+import sys, time
+from prefect import flow, task
+from prefect.task_runners import ThreadPoolTaskRunner
+
+chains, length, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+
+
+@task
+def work(after):
+    time.sleep(seconds)
+
+
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=chains))
+def fifty():
+    began = time.monotonic()
+    last = [None] * chains
+    for _ in range(length):
+        last = [work.submit(each) for each in last]
+    for each in last:
+        each.result()
+    return time.monotonic() - began
+
+
+before = time.process_time()
+run_s = fifty()
+print(f"FACTS run_s={run_s:.4f} engine_cpu_s={time.process_time() - before:.4f}")
+"""
 
 
 def facts(output: str) -> Mapping[str, float]:
@@ -72,13 +103,30 @@ def cases(root: Path, executors: tuple[str, ...], seconds: float) -> list[Case]:
     return [case(executor) for executor in executors]
 
 
+def prefect_cases(root: Path, seconds: float) -> list[Case]:
+    """The same chains in Prefect, with its ephemeral server; none where it cannot be installed."""
+    python = peer_python("prefect", PREFECT)
+    if python is None:
+        return []
+    script, home = root / "prefect_fifty.py", root / "home_prefect"
+    script.write_text(PREFECT_SCRIPT)
+    env = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [str(python), str(script), str(CHAINS), str(LENGTH), str(seconds)]
+    return [Case("prefect 3.8.8 threads", command, env=env, before=lambda: home.mkdir(exist_ok=True), facts=facts)]
+
+
 def main(rounds: int = 3) -> None:
     """Run it; the goals are 1.3 times the ideal for waiting tasks, and 15 ms of CPU per empty one."""
     with tempfile.TemporaryDirectory() as folder:
         root, ideal_s = Path(folder), LENGTH * TASK_S
         compare(
             "core_executor_waiting",
-            cases(root, ("multiprocess", "threads"), TASK_S),
+            [*cases(root, ("multiprocess", "threads"), TASK_S), *prefect_cases(root, TASK_S)],
             baseline="multiprocess",
             rounds=rounds,
             packages=["dagster", "tidemill-core"],
