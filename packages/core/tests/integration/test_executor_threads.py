@@ -312,3 +312,22 @@ def test_kept_connections_record_the_same_and_are_given_back() -> None:
         assert sorted(stored) == sorted(each.event_type_value for each in events)
         assert "_connect" not in vars(instance.event_log_storage)
         assert "connect" not in vars(instance.run_storage)
+
+
+def test_steps_that_time_out_while_they_log_end_exactly_once_and_nothing_hangs() -> None:
+    def chatty(context) -> None:
+        end = time.monotonic() + (0.12 if int(context.op.name[1:]) % 2 else 0.01)
+        while time.monotonic() < end:
+            context.log.info("beat")
+
+    ops = {f"s{index}": make_op(f"s{index}", chatty, tags={"tidemill/timeout_s": "0.06"}) for index in range(30)}
+    with dg.instance_for_test() as instance:
+        run(job_of(ops, max_concurrent=6), instance)
+
+        ends = [
+            entry.step_key
+            for entry in instance.all_logs(instance.get_runs()[0].run_id)
+            if entry.dagster_event and entry.dagster_event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE")
+        ]
+
+    assert sorted(ends) == sorted(ops)

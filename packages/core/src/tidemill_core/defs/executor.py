@@ -52,7 +52,15 @@ TRIGGER_TAG = "tidemill/trigger"
 POLL_S = 0.2
 CLAIM_FIRST_S = 0.1
 CLAIM_LONGEST_S = 1.0
-_WRITES = frozenset({"handle_new_event", "store_event", "log_dagster_event", "free_step", "claim"})
+_NOT_WITHIN = (
+    "/logging/",
+    "/sqlalchemy/",
+    "/dagster/_core/storage/",
+    "/dagster/_core/instance/",
+    "/dagster/_core/events/",
+    "/kept_connections.py",
+)
+"""Code that holds locks which other threads need: no exception is raised in a thread inside it."""
 
 
 def default_max_concurrent() -> int:
@@ -466,12 +474,13 @@ def _timed_out(running: _Running) -> type[BaseException]:
 
 
 def _raise_in(thread: threading.Thread | None, reason: type[BaseException]) -> bool:
-    """Raise `reason` in a thread at its next Python instruction; False while it writes an event."""
+    """Raise `reason` in a thread at its next Python instruction; False while it logs or writes an event."""
     if thread is None or thread.ident is None:
         return False
+    time.sleep(0)  # a fresh time slice, so that the thread stands still between the look and the raise
     frame = sys._current_frames().get(thread.ident)  # noqa: SLF001 - the documented way to see another thread
     while frame is not None:
-        if frame.f_code.co_name in _WRITES:
+        if any(part in frame.f_code.co_filename for part in _NOT_WITHIN):
             return False
         frame = frame.f_back
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(reason))
