@@ -166,7 +166,7 @@ def _peer(folder: Path) -> dict[str, tuple[Work, int]]:
             outputs=[event_v2.OutputDataset(namespace="postgres://h:5432", name="db.mart.t", facets=facets)]
             if ended
             else [],
-            producer="https://pypi.org/project/tidemill-lineage",
+            producer="urn:tidemill:lineage",
         )
 
     def emit(count: int) -> None:

@@ -39,7 +39,7 @@ def _wrap_plain(watch: Watch, function: Callable[..., Any], spec: Spec) -> Calla
         call, args, kwargs = watch.begin(spec, args, kwargs)
         try:
             result = function(*args, **kwargs)
-        except BaseException as error:
+        except BaseException as error:  # recorded and raised again
             watch.end(call, (), error)
             raise
         watch.end(call, (result,))
@@ -54,7 +54,7 @@ def _wrap_coroutine(watch: Watch, function: Callable[..., Any], spec: Spec) -> C
         call, args, kwargs = watch.begin(spec, args, kwargs)
         try:
             result = await function(*args, **kwargs)
-        except BaseException as error:
+        except BaseException as error:  # recorded and raised again
             watch.end(call, (), error)
             raise
         watch.end(call, (result,))
@@ -74,7 +74,7 @@ def _wrap_generator(watch: Watch, function: Callable[..., Any], spec: Spec) -> C
         except GeneratorExit:  # the consumer had enough; what was yielded is good
             watch.end(call, seen)
             raise
-        except BaseException as error:
+        except BaseException as error:  # recorded and raised again
             watch.end(call, (), error)
             raise
         watch.end(call, seen)
@@ -97,7 +97,7 @@ def _wrap_async_generator(watch: Watch, function: Callable[..., Any], spec: Spec
             await inner.aclose()
             watch.end(call, seen)
             raise
-        except BaseException as error:
+        except BaseException as error:  # recorded and raised again
             watch.end(call, (), error)
             raise
         watch.end(call, seen)

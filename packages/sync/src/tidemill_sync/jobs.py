@@ -180,7 +180,7 @@ class JobStore:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
-            except BaseException:
+            except BaseException:  # undone whatever it was, and raised again
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")

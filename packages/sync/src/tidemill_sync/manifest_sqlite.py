@@ -92,7 +92,7 @@ class SqliteManifest:
                 connection.executemany("INSERT OR REPLACE INTO sync_entry VALUES (?, ?, ?, ?, ?)", rows)
                 connection.executemany("DELETE FROM sync_entry WHERE job = ? AND key = ?", [(job, k) for k in forget])
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # undone whatever it was, and raised again
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise

@@ -81,7 +81,7 @@ class SqliteCheckpoints:
                     "INSERT OR REPLACE INTO tidemill_checkpoint VALUES (?, ?, ?, ?, ?)", (scope, key, *row)
                 )
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # undone whatever it was, and raised again
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise

@@ -66,7 +66,7 @@ def run_command(command: Command) -> dict[str, Any]:
         pump.start()
         try:
             code = _wait(process, command)
-        except BaseException:
+        except BaseException:  # undone whatever it was, and raised again
             stop_group(process)
             raise
         finally:

@@ -73,7 +73,7 @@ def build_component_task(
         made = component.build_defs(load_context)
     except TidemillError:
         raise
-    except Exception as error:
+    except Exception as error:  # a stranger's component may raise anything; it is told with the task's name
         raise ConfigError(f"task {step.name!r}: {step.task.use} refuses its attributes: {error}") from error
     assets = [each for each in made.assets or () if isinstance(each, dg.AssetsDefinition | dg.AssetSpec)]
     if not assets:

@@ -65,7 +65,7 @@ def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
         raise
     except dg.RetryRequested:
         raise
-    except Exception as error:
+    except Exception as error:  # the task's own code may raise anything; it becomes retry or failure
         raise translated(plan.step, error) from error
 
 

@@ -106,7 +106,7 @@ def _acquire(service: Service, folder: Path, *, fresh: bool, stop_last: bool) ->
             fcntl.flock(handle, fcntl.LOCK_SH)
             found = find(folder)
             running = found or launch(service, folder, fresh=fresh)
-        except BaseException:
+        except BaseException:  # undone whatever it was, and raised again
             os.close(handle)
             raise
     return Lease(

@@ -110,7 +110,7 @@ def in_parallel(send: Callable[[int, bytes | memoryview], T], parts: Iterable[by
                     done.append(waiting.popleft().result())
                 waiting.append(pool.submit(send, number, part))
             done.extend(each.result() for each in waiting)
-        except BaseException:
+        except BaseException:  # undone whatever it was, and raised again
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return done

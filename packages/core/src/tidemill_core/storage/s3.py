@@ -237,7 +237,7 @@ class S3Store:
             )
             reply = self._conditional(finish)
             etag = _etag(parse(reply.body, self._url, finish.doing).text("ETag"))
-        except BaseException:
+        except BaseException:  # undone whatever it was, and raised again
             self._abort(key, upload)
             raise
         return self._written(key, sum(size for size, _ in sent), etag, reply, content_type, metadata)

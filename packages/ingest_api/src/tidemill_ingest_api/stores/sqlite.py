@@ -281,7 +281,7 @@ class SqliteWriter:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
+        except BaseException:  # undone whatever it was, and raised again
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")

@@ -24,7 +24,7 @@ from tidemill_lineage.model import ASSET_SCHEME, Dataset, DatasetUrn, Edge, Run
 
 SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json"
 _FACETS = "https://openlineage.io/spec/facets"
-PRODUCER = "https://pypi.org/project/tidemill-lineage"
+PRODUCER = "urn:tidemill:lineage"
 _IDS = uuid.UUID("6f1d2c9e-5c0a-5a58-9a3c-3f0c6d1b7e21")
 _POSTGRES = re.compile(r"^postgres(?:ql)?$")
 

@@ -165,7 +165,7 @@ class EventFollower:
                 page = self._storage.get_records_for_run(run_id, cursor=cursor, of_type=STEP_TYPES, limit=PAGE)
                 events += (each.event_log_entry for each in page.records)
                 cursor, has_more = page.cursor, page.has_more
-        except Exception:
+        except Exception:  # kept for another try, and raised again
             if tries < _DETAIL_TRIES - 1:
                 self._detail.append((run_id, tries + 1))
             raise
