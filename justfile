@@ -19,7 +19,7 @@ check:
 
 # Every test.
 test *args:
-    uv run pytest "$@"
+    uv run pytest -n 2 --dist loadfile "$@"
 
 # One package's tests, alone in its own environment (finds undeclared dependencies).
 test-one package *args:
