@@ -59,20 +59,25 @@ def run_demo(settings: Settings, watcher: Watcher) -> Demo:
         settings: Which servers; decides what is started here.
         watcher: Told what each step does.
     """
-    from tidemill_deploy.definitions import defs
-
     began = time.monotonic()
     runtime.hold(settings)
     with open_instance() as instance:
-        job = defs.resolve_job_def(JOB)
+        job = main_job()
         run = instance.create_run_for_job(job_def=job)
         watcher.begin(run.run_id, JOB, [node.name for node in job.nodes_in_topological_order])
         with quiet_logs(instance):
-            for event in execute_events(job, run, instance, None):
+            for event in execute_events(job, run, instance, (), loader=(__name__, main_job.__name__)):
                 state = _STATES.get(event.event_type_value)
                 if state and event.step_key:
                     watcher.task(event.step_key, state)  # type: ignore[arg-type]
         return _report(instance, run.run_id, time.monotonic() - began)
+
+
+def main_job() -> dg.JobDefinition:
+    """Build the job; worker processes of the `multiprocess` executor call it, too."""
+    from tidemill_deploy.definitions import defs
+
+    return defs.resolve_job_def(JOB)
 
 
 def _report(instance: dg.DagsterInstance, run_id: str, seconds: float) -> Demo:

@@ -19,7 +19,12 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 
 
 def execute_events(
-    job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance, reload: tuple[Any, ...] | None
+    job: dg.JobDefinition,
+    run: dg.DagsterRun,
+    instance: dg.DagsterInstance,
+    reload: tuple[Any, ...] | None,
+    *,
+    loader: tuple[str, str] = ("tidemill_core.defs.dag_runs", "load_job"),
 ) -> Iterator[DagsterEvent]:
     """Execute a run; an interrupt marks it as cancelled, where Dagster alone would say failed.
 
@@ -28,11 +33,12 @@ def execute_events(
         run: The run, created with its selection.
         instance: Where it is recorded.
         reload: Arguments with which worker processes build the job again.
+        loader: Module and function that build it.
     """
     target: Any = InMemoryJob(job)
     needs_workers = job.executor_def.name not in ("threads", "in_process")
     if needs_workers and reload is not None:
-        target = dg.build_reconstructable_job("tidemill_core.defs.dag_runs", "load_job", reconstructable_args=reload)
+        target = dg.build_reconstructable_job(*loader, reconstructable_args=reload)
     is_told = False
     for event in execute_run_iterator(target, run, instance):
         if not is_told and _is_interrupted(event):
