@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -18,6 +19,7 @@ from tidemill_core.settings import PREFIX, Settings, StorageOptions
 
 HERE = Path(__file__).parent / "reference"
 CONFIGS: Registry[type[BaseModel]] = Registry("tidemill.config", "configuration")
+_WORDS: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", Any: "any"}
 NOTE = "<!-- Written by docs/generate.py; change the code, not this page. -->\n"
 
 
@@ -96,19 +98,19 @@ def _models(model: Any, seen: list[type[BaseModel]]) -> list[type[BaseModel]]:
 
 
 def _type(annotation: Any) -> str:
-    text = (
-        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
-    )
-    for noise in ("typing.", "collections.abc.", "pathlib.", "pydantic.types."):
-        text = text.replace(noise, "")
-    return ".".join(part for part in text.split(".")[-1:]) if text.startswith("tidemill_") else _short(text)
-
-
-def _short(text: str) -> str:
-    """Drop the module paths inside a type's text."""
-    import re
-
-    return re.sub(r"\btidemill_[\w.]*\.(\w+)", r"\1", text)
+    """Write a type as a reader of YAML needs it: without modules, annotations and validators."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{each}`" for each in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_type(each) for each in arguments if each is not NoneType))
+    if origin in (dict, Mapping):
+        return f"mapping of {_type(arguments[1])}"
+    if origin in (list, tuple, Sequence):
+        return f"list of {_type(arguments[0])}"
+    return _WORDS.get(annotation, getattr(annotation, "__name__", "any"))
 
 
 def _cell(text: str | None) -> str:

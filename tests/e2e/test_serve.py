@@ -35,7 +35,7 @@ def served(finished: Home, tmp_path: Path):
 def test_get_and_list_of_the_fetched_table_answer_alike_by_rest_and_by_grpc(served) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{served['rest']}", timeout=60) as rest:
         one = rest.get("/v1/weather/EWR,2013-01-01T06:00:00Z")
-        page = rest.get("/v1/weather", params={"origin": "eq.JFK", "limit": 3, "order": "time_hour.desc"})
+        page = rest.get("/v1/weather", params={"origin": "eq.JFK", "limit": 3, "order": "-time_hour"})
     with grpc.insecure_channel(f"127.0.0.1:{served['grpc']}") as channel:
         stub = IngestStub(channel)
         record = stub.Get(messages.GetRequest(table="weather", key=["EWR", "2013-01-01T06:00:00Z"]), timeout=60).record

@@ -226,16 +226,17 @@ class _Either(StopToken):
 
 
 def _run_all(threads: Sequence[threading.Thread], halt: StopToken) -> None:
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.2)  # comes back to Python, where an executor's interrupt can reach us
-    except BaseException:
+    except BaseException:  # an interrupt, wherever it met us: the workers stop first, then it goes on
         halt.set("interrupted")
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
         raise
 
 
