@@ -23,6 +23,7 @@ QUERY = """
 
 @pytest.fixture
 def ui(finished: Home):
+    assert 0 == finished.tidemill("demo").returncode  # whatever other tests did to this home
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
