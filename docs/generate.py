@@ -65,7 +65,7 @@ def configs_page() -> str:
             lines += [f"### {model.__name__}", "", _cell(model.__doc__ or ""), "", "| key | type | default | meaning |"]
             lines += ["|---|---|---|---|"]
             for key, field in model.model_fields.items():
-                default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+                default = "required" if field.is_required() else f"`{_default(field)!r}`"
                 kind = _cell(_type(field.annotation))
                 lines.append(
                     f"| `{field.alias or key}` | {kind} | {_cell(default)[:80]} | {_cell(field.description)} |"
@@ -108,9 +108,15 @@ def _type(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(_type(each) for each in arguments if each is not NoneType))
     if origin in (dict, Mapping):
         return f"mapping of {_type(arguments[1])}"
-    if origin in (list, tuple, Sequence):
+    if origin in (list, tuple, set, frozenset, Sequence):
         return f"list of {_type(arguments[0])}"
     return _WORDS.get(annotation, getattr(annotation, "__name__", "any"))
+
+
+def _default(field: Any) -> Any:
+    """Take a field's default; a set, whose order changes from run to run, as a sorted list."""
+    value = field.get_default(call_default_factory=True)
+    return sorted(value) if isinstance(value, set | frozenset) else value
 
 
 def _cell(text: str | None) -> str:
