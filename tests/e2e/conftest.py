@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,10 @@ import pytest
 BIN = Path(sys.executable).parent
 JOB = ["job", "execute", "-m", "tidemill_deploy.definitions", "-j", "nyc_flights"]
 _STARTED = re.compile(r" - (\S+) - STEP_START - ")
+
+
+class JobFailed(Exception):
+    """The job ended by itself, and not well; holds its last lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,10 @@ class Home:
         """Start the job and kill -9 it `after_s` seconds after a step starts that is no check and not in `seen`.
 
         Returns:
-            The step, or None if the job ended first.
+            The step, or None if the job ended well first.
+
+        Raises:
+            JobFailed: It ended with an error.
         """
         process = subprocess.Popen(
             [str(BIN / "tidemill"), "dagster", *JOB],
@@ -67,14 +75,18 @@ class Home:
         )
         assert process.stdout is not None
         deadline = time.monotonic() + timeout_s
+        last: deque[str] = deque(maxlen=60)
         try:
             for line in process.stdout:
+                last.append(line)
                 started = _STARTED.search(line)
                 if started and started.group(1) not in seen and "_truth_" not in started.group(1):
                     time.sleep(after_s)
                     os.killpg(process.pid, signal.SIGKILL)
                     return started.group(1)
                 assert time.monotonic() < deadline
+            if process.wait(60):
+                raise JobFailed("".join(last))
             return None
         finally:
             process.stdout.close()

@@ -254,7 +254,11 @@ class FileStore:
     def _make_parents(self, path: Path, key: str) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            return  # a delete pruned what we had just made; the caller finds no folder and tries again
         except (FileExistsError, NotADirectoryError) as error:
+            if not any(part.exists() and not part.is_dir() for part in (path.parent, *path.parent.parents)):
+                return  # pruned between mkdir's "it exists" and its look at what it is
             raise KeyRefused(self.url, key, "a part of its path is an object already") from error
         except OSError as error:
             raise self._failure(error, "write", key) from error
