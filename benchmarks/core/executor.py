@@ -19,7 +19,7 @@ CHAINS, LENGTH, TASK_S = 10, 5, 1.0
 SCRIPT = """\
 import sys, time
 import dagster as dg
-from tidemill_core.defs.executor import executor_by_name
+from tidemill_core.defs.executor.threads import executor_by_name
 
 
 def make(executor, chains, length, seconds):

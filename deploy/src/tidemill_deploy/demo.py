@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from tidemill_core.defs.dag_runs import Watcher, open_instance
-from tidemill_core.defs.run_engine import execute_events, quiet_logs
+from tidemill_core.defs.dag.runs import Watcher, open_instance
+from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs
 from tidemill_core.embedded import runtime
 from tidemill_core.settings import Settings
 

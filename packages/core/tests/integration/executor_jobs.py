@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
-from tidemill_core.defs.executor import executor_by_name
+from tidemill_core.defs.executor.threads import executor_by_name
 
 
 @dg.op

@@ -140,7 +140,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     if retry_failed and (only or start):
         raise ConfigError("--retry-failed chooses the tasks itself; leave out --only and --from")
     gc.disable()  # importing Dagster makes a million objects and no garbage: a fifth of its CPU time is the collector
-    from tidemill_core.defs.dag_runs import RunRequest, open_instance, start_dag
+    from tidemill_core.defs.dag.runs import RunRequest, open_instance, start_dag
 
     request = RunRequest(
         params=given,
@@ -176,8 +176,8 @@ def run(  # noqa: PLR0913 - one parameter per option
 @JSON
 def status(target: str | None, *, watch: bool, limit: int, as_json: bool) -> int | None:
     """List recent runs, or show one run with each task's state, tries and duration."""
-    from tidemill_core.defs.dag_runs import find_run, open_instance
-    from tidemill_core.defs.dag_status import recent_runs, view
+    from tidemill_core.defs.dag.runs import find_run, open_instance
+    from tidemill_core.defs.dag.status import recent_runs, view
 
     with open_instance() as instance:
         is_dag = target is not None and bool(recent_runs(instance, dag=target, limit=1))
@@ -207,8 +207,8 @@ def logs(run_id: str, task: str | None, *, follow: bool) -> None:
     """Print what a run's tasks wrote (RUN is an id, its beginning, or 'last')."""
     import time
 
-    from tidemill_core.defs.dag_runs import find_run, log_lines, open_instance
-    from tidemill_core.defs.dag_status import view
+    from tidemill_core.defs.dag.runs import find_run, log_lines, open_instance
+    from tidemill_core.defs.dag.status import view
 
     with open_instance() as instance:
         found = find_run(instance, run_id).run_id
@@ -285,7 +285,7 @@ def schema() -> None:
 
 def _component_faults(found: LoadedDag) -> tuple[ConfigFault, ...]:
     from tidemill_core.config import ConfigFaults
-    from tidemill_core.defs.jobs import compile_dag
+    from tidemill_core.defs.dag.jobs import compile_dag
 
     try:
         compile_dag(found)
@@ -345,7 +345,7 @@ def _follow(instance: dagster.DagsterInstance, run: RunView) -> RunView:
 def _views(instance: dagster.DagsterInstance, run_id: str) -> Iterator[RunView]:
     import time
 
-    from tidemill_core.defs.dag_status import view
+    from tidemill_core.defs.dag.status import view
 
     while True:
         found = view(instance, run_id)

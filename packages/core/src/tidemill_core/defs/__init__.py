@@ -10,13 +10,13 @@ from tidemill_core.lazy import lazy_names
 if TYPE_CHECKING:
     from tidemill_core.defs.assets_component import AssetsComponent
     from tidemill_core.defs.component import ConfigComponent
-    from tidemill_core.defs.dag_component import DagComponent
-    from tidemill_core.defs.executor import executor_by_name, threads_executor
+    from tidemill_core.defs.dag.component import DagComponent
+    from tidemill_core.defs.dag.jobs import definitions_from_dags
+    from tidemill_core.defs.executor.threads import executor_by_name, threads_executor
     from tidemill_core.defs.failures import dagster_errors
     from tidemill_core.defs.home import prepare_home
     from tidemill_core.defs.io_managers.parquet import ParquetIOManager
     from tidemill_core.defs.io_managers.postgres import PostgresIOManager
-    from tidemill_core.defs.jobs import definitions_from_dags
     from tidemill_core.defs.metadata import column_schema, materialization
     from tidemill_core.defs.resources import (
         HttpResource,
@@ -51,13 +51,13 @@ __getattr__, __dir__ = lazy_names(
     {
         "assets_component": ["AssetsComponent"],
         "component": ["ConfigComponent"],
-        "dag_component": ["DagComponent"],
-        "executor": ["executor_by_name", "threads_executor"],
+        "dag.component": ["DagComponent"],
+        "executor.threads": ["executor_by_name", "threads_executor"],
         "failures": ["dagster_errors"],
         "home": ["prepare_home"],
         "io_managers.parquet": ["ParquetIOManager"],
         "io_managers.postgres": ["PostgresIOManager"],
-        "jobs": ["definitions_from_dags"],
+        "dag.jobs": ["definitions_from_dags"],
         "metadata": ["column_schema", "materialization"],
         "resources": ["HttpResource", "KafkaResource", "ObjectStoreResource", "PostgresResource", "default_resources"],
     },

@@ -24,7 +24,7 @@ def execute_events(
     instance: dg.DagsterInstance,
     reload: tuple[Any, ...] | None,
     *,
-    loader: tuple[str, str] = ("tidemill_core.defs.dag_runs", "load_job"),
+    loader: tuple[str, str] = ("tidemill_core.defs.dag.runs", "load_job"),
 ) -> Iterator[DagsterEvent]:
     """Execute a run; an interrupt marks it as cancelled, where Dagster alone would say failed.
 

@@ -14,7 +14,7 @@ from tidemill_core.dag.expand import Step
 from tidemill_core.dag.process import Command, call_in_process, run_command
 from tidemill_core.dag.spec import RetrySpec
 from tidemill_core.dag.template import condition_references, holds, references, render
-from tidemill_core.defs import dag_outputs
+from tidemill_core.defs.dag import outputs
 from tidemill_core.errors import PermanentError, TransientError
 
 DEFAULT_RETRIES = RetrySpec(count=3, delay_s=5.0, on=("transient",))
@@ -31,7 +31,7 @@ class TaskPlan:
     params_key: str | None
     """Resource that holds the parameters; None in a DAG without."""
     asset_key: dg.AssetKey | None
-    sources: Mapping[str, Sequence[dag_outputs.Source]]
+    sources: Mapping[str, Sequence[outputs.Source]]
     """Where outputs are written down, by task."""
 
     @property
@@ -126,7 +126,7 @@ def _scopes(plan: TaskPlan, context: Context) -> dict[str, Any]:
         "run": run,
         "partition": {"key": partition} if partition else {},
         "outputs": {
-            name: dag_outputs.read(context.instance, context.run.run_id, plan.sources[name], partition=partition)
+            name: outputs.read(context.instance, context.run.run_id, plan.sources[name], partition=partition)
             for name in used
         },
     }
@@ -152,7 +152,7 @@ def _run(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[st
         context_injector=dg.PipesTempFileContextInjector(),
         message_reader=dg.PipesTempFileMessageReader(),
     ) as session:
-        outputs = run_command(
+        printed = run_command(
             Command(
                 task=command.task,
                 run=command.run,
@@ -162,7 +162,7 @@ def _run(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[st
             )
         )
     reported = [each.metadata or {} for each in session.get_results() if isinstance(each, dg.MaterializeResult)]
-    return {**outputs, **{name: value for each in reported for name, value in each.items()}}
+    return {**printed, **{name: value for each in reported for name, value in each.items()}}
 
 
 def _call(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> Any:
@@ -203,7 +203,7 @@ def _results(plan: TaskPlan, result: Any) -> Iterator[Any]:
         metadata = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}
     else:
         values = _single(plan, result)
-    metadata.update(dag_outputs.encode(_declared(plan, values)))
+    metadata.update(outputs.encode(_declared(plan, values)))
     if plan.asset_key is None:
         yield dg.Output(None, output_name="done", metadata=metadata)
     else:

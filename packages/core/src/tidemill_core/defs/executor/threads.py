@@ -44,7 +44,7 @@ from dagster._core.execution.tags import get_tag_concurrency_limits_config
 from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster_shared.error import SerializableErrorInfo
 
-from tidemill_core.defs.kept_connections import kept_connections
+from tidemill_core.defs.executor.kept_connections import kept_connections
 from tidemill_core.errors import ConfigError
 
 TIMEOUT_TAG = "tidemill/timeout_s"

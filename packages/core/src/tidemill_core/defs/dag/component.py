@@ -11,7 +11,7 @@ from tidemill_core.config import ConfigFault, ConfigFaults, Document
 from tidemill_core.dag.load import LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.spec import DagSpec, Identifier
 from tidemill_core.defs.component import _RAW, ConfigComponent, _document
-from tidemill_core.defs.jobs import build_dag
+from tidemill_core.defs.dag.jobs import build_dag
 from tidemill_core.settings import Settings
 
 

@@ -16,11 +16,11 @@ from tidemill_core.dag.load import LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.params import bind
 from tidemill_core.dag.spec import DagSpec, ParamSpec, ScheduleSpec, StaticPartitions
 from tidemill_core.dag.template import render
-from tidemill_core.defs import dag_outputs
-from tidemill_core.defs.dag_component_tasks import ComponentTask, build_component_task, step_tags
-from tidemill_core.defs.dag_hooks import run_sensors, task_hooks
-from tidemill_core.defs.dag_tasks import TaskPlan, execute, retry_policy
-from tidemill_core.defs.executor import executor_by_name
+from tidemill_core.defs.dag import outputs
+from tidemill_core.defs.dag.component_tasks import ComponentTask, build_component_task, step_tags
+from tidemill_core.defs.dag.hooks import run_sensors, task_hooks
+from tidemill_core.defs.dag.tasks import TaskPlan, execute, retry_policy
+from tidemill_core.defs.executor.threads import executor_by_name
 from tidemill_core.errors import ConfigError
 
 _FIELDS = {"str": str, "date": str, "int": int, "float": float, "bool": bool, "list": list}
@@ -262,10 +262,10 @@ def _leftovers(made: ComponentTask) -> dg.Definitions:
 def _plans(dag: LoadedDag, spec: DagSpec) -> dict[str, TaskPlan]:
     every = steps(spec)
     is_asset = spec.kind == "asset"
-    sources: dict[str, list[dag_outputs.Source]] = {}
+    sources: dict[str, list[outputs.Source]] = {}
     for step in every:
         key = asset_key(spec.name, step) if is_asset else None
-        source = dag_outputs.Source(step_key=op_name(spec.name, step.name), asset_key=key)
+        source = outputs.Source(step_key=op_name(spec.name, step.name), asset_key=key)
         sources.setdefault(step.task.name, []).append(source)
     return {
         step.name: TaskPlan(

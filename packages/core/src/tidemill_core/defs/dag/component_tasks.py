@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from tidemill_core.dag.expand import Step
-from tidemill_core.defs.dag_tasks import retry_policy
+from tidemill_core.defs.dag.tasks import retry_policy
 from tidemill_core.errors import ConfigError, TidemillError
 
 

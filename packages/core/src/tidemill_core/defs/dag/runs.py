@@ -17,10 +17,10 @@ from tidemill_core.dag.expand import steps
 from tidemill_core.dag.graph import dependents, reach
 from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
-from tidemill_core.defs.dag_status import HEARTBEAT_TAG, OWNER_TAG, is_lost, owner_tag, task_names, view
-from tidemill_core.defs.jobs import CompiledDag, compile_dag, op_name, params_key
-from tidemill_core.defs.kept_connections import kept_connections
-from tidemill_core.defs.run_engine import execute_events, quiet_logs, retry_plan
+from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, op_name, params_key
+from tidemill_core.defs.dag.status import HEARTBEAT_TAG, OWNER_TAG, is_lost, owner_tag, task_names, view
+from tidemill_core.defs.executor.kept_connections import kept_connections
+from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, retry_plan
 from tidemill_core.errors import ConfigError, PermanentError
 from tidemill_core.plugins import did_you_mean
 from tidemill_core.settings import Settings
@@ -253,7 +253,7 @@ def _run_hooks(dag: LoadedDag, run: RunView, instance: dg.DagsterInstance) -> No
     hooks = dag.spec.hooks.on_success if run.state == "done" else dag.spec.hooks.on_failure
     if not hooks or run.state not in ("done", "failed"):
         return
-    from tidemill_core.defs.dag_hooks import DONE_TAG, run_hooks
+    from tidemill_core.defs.dag.hooks import DONE_TAG, run_hooks
 
     instance.add_run_tags(run.id, {DONE_TAG: socket.gethostname()})
     status = "success" if run.state == "done" else "failure"

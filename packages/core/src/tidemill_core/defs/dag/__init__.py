@@ -1,0 +1,1 @@
+"""DAG files as Dagster definitions: compile, run, watch, report."""

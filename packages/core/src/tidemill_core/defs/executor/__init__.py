@@ -1,0 +1,1 @@
+"""The `threads` executor, and how a run of ours is driven."""
