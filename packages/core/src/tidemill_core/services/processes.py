@@ -75,6 +75,26 @@ def command_line(pid: int) -> str:
     return found.stdout.strip()
 
 
+def is_used(folder: Path) -> bool:
+    """Tell whether some process runs a program of `folder`, or names it in its command line."""
+    inside = f"{folder}{os.sep}"
+    if not _PROC.is_dir():
+        found = subprocess.run(["ps", "-axo", "command="], capture_output=True, text=True, check=False)
+        return inside in found.stdout
+    for process in Path("/proc").glob("[0-9]*"):
+        pid = int(process.name)
+        if pid != os.getpid() and (inside in command_line(pid) or inside in _program(process)):
+            return True
+    return False
+
+
+def _program(process: Path) -> str:
+    try:
+        return str((process / "exe").readlink())
+    except OSError:  # it has ended, or is a kernel thread, or belongs to somebody else
+        return ""
+
+
 def stop(pid: int, born: str, *, stop_signal: int = signal.SIGTERM, timeout_s: float = 20.0) -> bool:
     """End the process that was born as `born`; kill it when it takes longer than `timeout_s`.
 
