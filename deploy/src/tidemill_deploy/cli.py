@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from tidemill_core.errors import ExitCode
 
 if TYPE_CHECKING:
     from tidemill_deploy.demo import Demo
+
+
+_CODES = {"done": ExitCode.DONE, "failed": ExitCode.FAILED, "canceled": ExitCode.INTERRUPTED}
 
 
 @click.command()
@@ -39,14 +43,15 @@ def demo(as_json: bool) -> int:  # noqa: FBT001 - click passes it by name
         _print_json(result)
     else:
         _print_table(result, str(settings.home))
-    return 0 if result.succeeded else 1
+    return _CODES[result.state]
 
 
 def _print_json(result: Demo) -> None:
     import json
     from dataclasses import asdict
 
-    click.echo(json.dumps({**asdict(result), "did_work": result.did_work}, indent=2, default=str))
+    facts = {**asdict(result), "succeeded": result.succeeded, "did_work": result.did_work}
+    click.echo(json.dumps(facts, indent=2, default=str))
 
 
 def _print_table(result: Demo, home: str) -> None:
@@ -68,8 +73,12 @@ def _print_table(result: Demo, home: str) -> None:
     console.print(table)
     for line in (*result.checks_failed, *result.errors):
         console.print(f"failed: {line}", style="red", markup=False)
-    verdict = "done" if result.succeeded else "failed"
-    console.print(f"{verdict} in {result.seconds:.0f} s; {result.checks_passed} checks against the source files passed")
+    if result.state == "canceled":
+        console.print(f"interrupted after {result.seconds:.0f} s; the same command goes on where this run stopped")
+        return
+    console.print(
+        f"{result.state} in {result.seconds:.0f} s; {result.checks_passed} checks against the source files passed"
+    )
     if result.succeeded and not result.did_work:
         console.print("Nothing had changed since the last run: no row was fetched, sent, loaded or copied twice.")
     console.print(f"Look at it: uv run tidemill ui   (everything is in {home})", markup=False)

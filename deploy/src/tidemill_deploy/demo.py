@@ -3,23 +3,15 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from tidemill_core.defs.dag.runs import Watcher, open_instance
-from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs
+from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, task_state
 from tidemill_core.embedded import runtime
 from tidemill_core.settings import Settings
 
 JOB = "nyc_flights"
-_STATES = {
-    "STEP_START": "running",
-    "STEP_RESTARTED": "running",
-    "STEP_SUCCESS": "done",
-    "STEP_FAILURE": "failed",
-    "STEP_SKIPPED": "skipped",
-    "STEP_UP_FOR_RETRY": "retrying",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +31,18 @@ class Demo:
     """How a run of the main job ended."""
 
     run_id: str
-    succeeded: bool
+    state: Literal["done", "failed", "canceled"]
+    """`canceled`: it was told to stop, which is not a failure."""
     seconds: float
     made: Sequence[Made]
     checks_passed: int
     checks_failed: Sequence[str]
     errors: Sequence[str]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every step and check of the run passed."""
+        return self.state == "done"
 
     @property
     def did_work(self) -> bool:
@@ -67,9 +65,9 @@ def run_demo(settings: Settings, watcher: Watcher) -> Demo:
         watcher.begin(run.run_id, JOB, [node.name for node in job.nodes_in_topological_order])
         with quiet_logs(instance):
             for event in execute_events(job, run, instance, (), loader=(__name__, main_job.__name__)):
-                state = _STATES.get(event.event_type_value)
+                state = task_state(event)
                 if state and event.step_key:
-                    watcher.task(event.step_key, state)  # type: ignore[arg-type]
+                    watcher.task(event.step_key, state)
         return _report(instance, run.run_id, time.monotonic() - began)
 
 
@@ -97,16 +95,26 @@ def _report(instance: dg.DagsterInstance, run_id: str, seconds: float) -> Demo:
                 failed.append(f"{check.asset_key.to_user_string()}: {check.check_name}")
         elif event.is_step_failure and event.step_failure_data.error:
             errors.append(f"{event.step_key}: {_cause(event.step_failure_data.error)}")
-    succeeded = instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.SUCCESS  # type: ignore[union-attr]
+    state = _state(instance, run_id)
     return Demo(
         run_id=run_id,
-        succeeded=succeeded,
+        state=state,
         seconds=seconds,
         made=made,
         checks_passed=passed,
         checks_failed=failed,
-        errors=errors,
+        # What a stop interrupted did not fail: it goes on when the job is run again.
+        errors=[] if state == "canceled" else errors,
     )
+
+
+def _state(instance: dg.DagsterInstance, run_id: str) -> Literal["done", "failed", "canceled"]:
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.status == dg.DagsterRunStatus.SUCCESS:
+        return "done"
+    if run is not None and run.status in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING):
+        return "canceled"
+    return "failed"
 
 
 def _made(materialization: dg.AssetMaterialization) -> Made:

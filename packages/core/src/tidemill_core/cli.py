@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -41,6 +42,7 @@ def cli(verbose: int, log_format: str | None) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command; every error of ours becomes one line on stderr and its exit code."""
+    _stop_like_an_interrupt()
     try:
         code = cli.main(args=args, prog_name="tidemill", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else ExitCode.DONE)
@@ -60,3 +62,12 @@ def main(args: Sequence[str] | None = None) -> None:
         for line in lines:
             click.echo(f"error: {redact(line)}", err=True)
         sys.exit(exit_code(error))
+
+
+def _stop_like_an_interrupt() -> None:
+    """Let SIGTERM end a command as Ctrl-C does: cleaned up, one word, exit code 130.
+
+    Commands that stop in an orderly way (services, runs) put their own handlers over this one.
+    """
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -20,20 +20,12 @@ from tidemill_core.dag.report import RunView, State
 from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, op_name, params_key
 from tidemill_core.defs.dag.status import HEARTBEAT_TAG, OWNER_TAG, is_lost, owner_tag, task_names, view
 from tidemill_core.defs.executor.kept_connections import kept_connections
-from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, retry_plan
+from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, retry_plan, task_state
 from tidemill_core.errors import ConfigError, PermanentError
 from tidemill_core.plugins import did_you_mean
 from tidemill_core.settings import Settings
 
 HEARTBEAT_S = 15.0
-_EVENT_STATES: Mapping[str, State] = {
-    "STEP_START": "running",
-    "STEP_RESTARTED": "running",
-    "STEP_SUCCESS": "done",
-    "STEP_FAILURE": "failed",
-    "STEP_SKIPPED": "skipped",
-    "STEP_UP_FOR_RETRY": "retrying",
-}
 
 
 class Watcher(Protocol):
@@ -112,7 +104,7 @@ def start_dag(
             if watcher is not None:
                 watcher.begin(run.run_id, dag.spec.name, list(names.values()))
             for event in execute_events(job, run, instance, _reload_arguments(dag, request)):
-                state = _EVENT_STATES.get(event.event_type_value)
+                state = task_state(event)
                 if watcher is not None and state and event.step_key in names:
                     watcher.task(names[event.step_key], state)
     finally:

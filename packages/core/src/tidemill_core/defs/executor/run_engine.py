@@ -17,6 +17,17 @@ from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.storage.compute_log_manager import CapturedLogContext
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
+from tidemill_core.dag.report import State
+
+_STATES: Mapping[str, State] = {
+    "STEP_START": "running",
+    "STEP_RESTARTED": "running",
+    "STEP_SUCCESS": "done",
+    "STEP_FAILURE": "failed",
+    "STEP_SKIPPED": "skipped",
+    "STEP_UP_FOR_RETRY": "retrying",
+}
+
 
 def execute_events(
     job: dg.JobDefinition,
@@ -45,6 +56,12 @@ def execute_events(
             is_told = True
             instance.report_run_canceling(run)
         yield event
+
+
+def task_state(event: DagsterEvent) -> State | None:
+    """Tell which state of its task an event brings; None if none."""
+    state = _STATES.get(event.event_type_value)
+    return "canceled" if state == "failed" and _is_interrupted(event) else state
 
 
 def _is_interrupted(event: DagsterEvent) -> bool:
