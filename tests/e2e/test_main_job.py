@@ -31,6 +31,25 @@ def test_a_second_demo_does_no_work_twice_and_says_so(finished) -> None:
     assert "Nothing had changed since the last run" in shown.stdout
 
 
+def test_a_mart_whose_code_changed_is_computed_again_and_nothing_else_that_did_not_change(tmp_path, finished) -> None:
+    shutil.copytree("deploy/src", tmp_path / "src")
+    mart = tmp_path / "src" / "tidemill_deploy" / "mart.py"
+    mart.write_text(mart.read_text().replace('pl.lit("rain")', 'pl.lit("wet")'))
+    changed = Home(finished.folder, {**finished.settings, "PYTHONPATH": str(tmp_path / "src")})
+
+    try:
+        result = json.loads(changed.tidemill("demo", "--json").stdout)
+        with psycopg.connect(finished.postgres_url()) as connection:
+            found = {row[0] for row in connection.execute("select weather from warehouse.delay_by_weather")}
+    finally:
+        finished.tidemill("demo")
+
+    did_work = {each["asset"] for each in result["made"] if each["did_work"]}
+    assert {"mart/delay_by_weather", "warehouse/delay_by_weather", "lake/mirror"} == did_work
+    assert "wet" in found
+    assert [] == finished.differing()
+
+
 def test_dagster_executes_the_job_on_the_same_home(finished) -> None:
     done = finished.execute()
 

@@ -1,58 +1,15 @@
 """The marts as Dagster assets: inputs and outputs through IO managers, columns traced, not computed twice."""
 
-from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 import polars as pl
-from tidemill_core.defs import ObjectStoreResource, PostgresResource
+from tidemill_core.defs import ObjectStoreResource, PostgresResource, code_version, unchanged
+from tidemill_core.defs.staleness import DID_WORK
 from tidemill_core.errors import ObjectNotFound
 from tidemill_lineage.defs import LineageResource
 
 from tidemill_deploy import mart
-
-DID_WORK = "did_work"
-"""Metadata key: false when the inputs are those of the last materialization, so nothing was computed."""
-
-
-def fingerprint(*frames: pl.LazyFrame) -> str:
-    """Digest the rows of frames, whatever their order; equal for equal contents and one version of polars."""
-    parts = []
-    for frame in frames:
-        rows = frame.collect()
-        parts.append(f"{rows.height}-{int(rows.hash_rows(seed=2013).cast(pl.Int128).sum()):x}")
-    return "_".join([pl.__version__, *parts])
-
-
-def last(context: dg.AssetExecutionContext) -> dg.AssetMaterialization | None:
-    """The last materialization of the asset being made, if this instance remembers one."""
-    event = context.instance.get_latest_materialization_event(context.asset_key)
-    return event.asset_materialization if event else None
-
-
-def made(
-    context: dg.AssetExecutionContext,
-    inputs: tuple[pl.LazyFrame, ...],
-    compute: Callable[[], tuple[pl.DataFrame, dict[str, Any]]],
-    *,
-    is_there: Callable[[], bool],
-) -> dg.MaterializeResult[Any]:
-    """Compute an asset, unless its inputs are those of last time and its data is still there.
-
-    Args:
-        context: Of the asset.
-        inputs: What it is computed from; their fingerprint is the asset's data version.
-        compute: Makes the frame and its metadata.
-        is_there: Tells whether the data of the last materialization is where it was put.
-    """
-    version = fingerprint(*inputs)
-    before = last(context)
-    if before and (before.tags or {}).get("dagster/data_version") == version and is_there():
-        return dg.MaterializeResult(metadata={**before.metadata, DID_WORK: False}, data_version=dg.DataVersion(version))
-    frame, metadata = compute()
-    return dg.MaterializeResult(
-        value=frame, metadata={**metadata, DID_WORK: True}, data_version=dg.DataVersion(version)
-    )
 
 
 @dg.asset(
@@ -64,6 +21,7 @@ def made(
     io_manager_key="io_manager",
     group_name="lineage",
     kinds={"polars", "parquet"},
+    code_version=code_version(mart.delay_by_weather, mart.plot),
     description="Mean departure delay per origin and kind of weather; on the lake.",
 )
 def delay_by_weather(
@@ -74,11 +32,8 @@ def delay_by_weather(
     departures: pl.LazyFrame,
 ) -> dg.MaterializeResult[Any]:
     """Join weather and departures."""
+    # A plan costs nothing, so lineage hears of it in every run, also in one that computes nothing.
     lazy = lineage.traced(context, mart.delay_by_weather)(weather, departures)
-
-    def compute() -> tuple[pl.DataFrame, dict[str, Any]]:
-        frame = lazy.collect()
-        return frame, {"plot": dg.MetadataValue.md(mart.plot(frame))}
 
     def is_there() -> bool:
         try:
@@ -87,7 +42,11 @@ def delay_by_weather(
             return False
         return True
 
-    return made(context, (weather, departures), compute, is_there=is_there)
+    if kept := unchanged(context, is_there=is_there):
+        return kept
+    frame = lazy.collect()
+    plot = dg.MetadataValue.md(mart.plot(frame))
+    return dg.MaterializeResult(value=frame, metadata={"plot": plot, DID_WORK: True})
 
 
 @dg.asset(
@@ -103,6 +62,7 @@ def delay_by_weather(
     io_manager_key="postgres_io_manager",
     group_name="lineage",
     kinds={"polars", "postgres"},
+    code_version=code_version(mart.delay_by_carrier),
     description="Mean departure delay per airline; a table of the warehouse.",
 )
 def delay_by_carrier(
@@ -113,6 +73,7 @@ def delay_by_carrier(
     airlines: pl.LazyFrame,
 ) -> dg.MaterializeResult[Any]:
     """Join flights and airlines."""
+    # A plan costs nothing, so lineage hears of it in every run, also in one that computes nothing.
     lazy = lineage.traced(context, mart.delay_by_carrier)(flights, airlines)
 
     def is_there() -> bool:
@@ -120,4 +81,7 @@ def delay_by_carrier(
             found = connection.execute("select to_regclass('mart.delay_by_carrier')").fetchone()
         return bool(found and found[0])
 
-    return made(context, (flights, airlines), lambda: (lazy.collect(), {}), is_there=is_there)
+    if kept := unchanged(context, is_there=is_there):
+        return kept
+    frame = lazy.collect()
+    return dg.MaterializeResult(value=frame, metadata={DID_WORK: True})

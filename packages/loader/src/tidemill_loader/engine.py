@@ -63,6 +63,7 @@ class LoadResult:
         source_rows: Rows of the files by their own metadata; None where that does not tell.
         columns: PostgreSQL type by column of the table.
         planned: PostgreSQL type by column as the files and the options want it.
+        version: Changes with every load that changed the table, and only then.
     """
 
     table: str
@@ -81,6 +82,7 @@ class LoadResult:
     source_rows: int | None
     columns: Mapping[str, str]
     planned: Mapping[str, str]
+    version: str
 
 
 def plan_load(config: LoadConfig, *, opener: Opener = open_store) -> Plan:
@@ -292,6 +294,7 @@ def _result(
         source_rows=plan.source_rows,
         columns={name: column.type for name, column in work.columns(conn).items()},
         planned=plan.types,
+        version=work.ledger.version(conn),
     )
 
 

@@ -7,6 +7,7 @@ tidemill.load_rejects   one row per bad value set aside
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -169,6 +170,17 @@ class Ledger:
             "finished_at",
         )
         return State(**dict(zip(fields, row, strict=True))) if row else None
+
+    def version(self, conn: psycopg.Connection[Any]) -> str:
+        """Digest what is loaded: another text after every load that changed the table, never without one."""
+        row = conn.execute(
+            "SELECT (SELECT concat_ws('|', generation, state, table_oid, extract(epoch FROM finished_at))"
+            " FROM tidemill.load_state WHERE table_name = %(table)s),"
+            " (SELECT concat_ws('|', count(*), extract(epoch FROM max(loaded_at)))"
+            " FROM tidemill.load_ledger WHERE table_name = %(table)s)",
+            {"table": self.table},
+        ).fetchone()
+        return hashlib.sha256(repr(row).encode()).hexdigest()[:16]
 
     def begin(self, conn: psycopg.Connection[Any], mode: str, staging: TableName) -> None:
         """Say that this generation is being loaded into `staging`, and forget other generations' units."""

@@ -1,6 +1,7 @@
 """Loads of every mode and format into a real PostgreSQL."""
 
 import gzip
+import itertools
 import json
 import threading
 
@@ -79,6 +80,23 @@ def test_a_forced_or_a_changed_or_a_dropped_load_is_done_again(tmp_path, postgre
     _parquet(path, 30)
     assert run_load(config, postgres_url).rows == 30
     assert query("SELECT count(*) FROM raw.t") == [(30,)]
+
+
+def test_the_version_of_a_table_changes_with_every_load_that_changed_it_and_only_then(tmp_path, postgres_url, conn):
+    path = _parquet(tmp_path / "a.parquet")
+    added = _config(tmp_path / "b.parquet", mode="append")
+
+    versions = [run_load(_config(path), postgres_url).version for _ in range(2)]
+    versions.append(run_load(_config(path), postgres_url, force=True).version)
+    _parquet(path, 100)  # the same rows, written anew
+    versions.append(run_load(_config(path), postgres_url).version)
+    _parquet(tmp_path / "b.parquet")
+    versions += [run_load(added, postgres_url).version for _ in range(2)]
+    conn.execute("DROP TABLE raw.t")
+    versions.append(run_load(_config(path), postgres_url).version)
+
+    changed = [before != after for before, after in itertools.pairwise(versions)]
+    assert changed == [False, True, True, True, False, True]
 
 
 def test_an_append_loads_each_file_once(tmp_path, postgres_url, query):

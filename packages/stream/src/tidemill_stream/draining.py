@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class DrainResult:
         restarted: Topics that were created anew and were begun again.
         vanished: Topics that are empty now, after everything in them was processed.
         tidied: Abandoned files that were deleted.
+        version: Of the outputs: another one after every commit, the same while there was none.
     """
 
     pipeline: str
@@ -69,6 +71,7 @@ class DrainResult:
     vanished: tuple[str, ...] = ()
     tidied: int = 0
     seconds: float = 0.0
+    version: str = ""
 
     @property
     def lag(self) -> int:
@@ -95,6 +98,7 @@ class DrainResult:
             "vanished": list(self.vanished),
             "tidied": self.tidied,
             "seconds": round(self.seconds, 3),
+            "version": self.version,
         }
 
 
@@ -259,6 +263,7 @@ class _Drain:
             vanished=tuple(start.vanished),
             tidied=tidied,
             seconds=seconds,
+            version=_version(after),
         )
 
 
@@ -275,6 +280,16 @@ def feed_until(session: Session, partition: Partition, batch: list[Any], remaini
     session.feed(partition, batch)
     if batch[-1].offset() + 1 >= end:
         del remaining[partition]
+
+
+def _version(after: Sequence[Mapping[Partition, Progress]]) -> str:
+    """Digest how far every sink is; claims are numbered upwards, also when a topic begins anew."""
+    places = [
+        (number, *partition, held.epoch, *held.position)
+        for number, sink in enumerate(after)
+        for partition, held in sorted(sink.items())
+    ]
+    return hashlib.sha256(repr(places).encode()).hexdigest()[:16]
 
 
 def _progress(session: Session, remaining: Mapping[Partition, int]) -> DrainProgress:

@@ -51,6 +51,24 @@ def test_drain_equals_a_replay_and_a_second_drain_does_nothing(own_mock_broker, 
     assert (second.did_work, second.done.consumed, second.totals.consumed) == (False, 0, 2_000)
 
 
+def test_the_version_of_the_outputs_changes_with_every_commit_and_only_then(own_mock_broker, memory_plan, make_records):
+    servers, end = own_mock_broker()
+    produce(servers, "flights", make_records(100))
+    plan = memory_plan(servers, on_recreated="restart")
+
+    versions = [drain(plan, servers, sink_context(plan)).version for _ in range(2)]
+    produce(servers, "flights", make_records(10))
+    versions.append(drain(plan, servers, sink_context(plan)).version)
+    end()
+    other, _ = own_mock_broker()
+    produce(other, "flights", make_records(110))
+    again = memory_plan(other, on_recreated="restart")
+    versions.append(drain(again, other, sink_context(again)).version)
+
+    assert versions[0] == versions[1]
+    assert len(set(versions)) == 3
+
+
 def test_drain_stops_at_the_end_that_was_there_when_it_began(own_mock_broker, memory_plan, make_records):
     servers, _ = own_mock_broker()
     produce(servers, "flights", make_records(500))

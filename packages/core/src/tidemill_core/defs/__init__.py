@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         PostgresResource,
         default_resources,
     )
+    from tidemill_core.defs.staleness import unchanged
+    from tidemill_core.defs.versions import code_version
 
 __all__ = [
     "AssetsComponent",
@@ -36,6 +38,7 @@ __all__ = [
     "ParquetIOManager",
     "PostgresIOManager",
     "PostgresResource",
+    "code_version",
     "column_schema",
     "dagster_errors",
     "default_resources",
@@ -44,6 +47,7 @@ __all__ = [
     "materialization",
     "prepare_home",
     "threads_executor",
+    "unchanged",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -60,5 +64,7 @@ __getattr__, __dir__ = lazy_names(
         "dag.jobs": ["definitions_from_dags"],
         "metadata": ["column_schema", "materialization"],
         "resources": ["HttpResource", "KafkaResource", "ObjectStoreResource", "PostgresResource", "default_resources"],
+        "staleness": ["unchanged"],
+        "versions": ["code_version"],
     },
 )

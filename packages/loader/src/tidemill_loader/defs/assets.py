@@ -76,7 +76,10 @@ def _run(context: dg.AssetExecutionContext, load: "AssetLoad", key: dg.AssetKey)
         )
     context.log.info(_sentence(result))
     return dg.MaterializeResult(
-        asset_key=key, metadata=_metadata(context, load, result), check_results=list(_checks(result, key))
+        asset_key=key,
+        metadata=_metadata(context, load, result),
+        check_results=list(_checks(result, key)),
+        data_version=dg.DataVersion(result.version),
     )
 
 

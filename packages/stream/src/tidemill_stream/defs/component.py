@@ -108,7 +108,8 @@ def build_drain(config: StreamDrainConfig, plan: Plan) -> dg.AssetsDefinition:
         for name, key in keys.items():
             metadata = output_metadata(plan, name, result.totals, _facts(result, name))
             checks = _checks(result, held) if key == first else []
-            yield dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=checks)
+            version = dg.DataVersion(result.version)
+            yield dg.MaterializeResult(asset_key=key, metadata=metadata, check_results=checks, data_version=version)
 
     return drained
 
