@@ -16,7 +16,7 @@ def dagster(arguments: tuple[str, ...]) -> None:
     DAGSTER_HOME and the passwords that its dagster.yaml names are set from the TIDEMILL_*
     settings; nothing else changes:
 
-        tidemill dagster job execute -m tidemill_deploy.definitions -j nyc_flights
+        tidemill dagster job execute -m my_project.definitions -j my_job
     """
     import os
     import sys
