@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import FrameType
 from typing import Self
@@ -14,7 +15,15 @@ from typing import Self
 from tidemill_core.errors import Stopped
 from tidemill_core.telemetry import get_logger
 
-__all__ = ["Shutdown", "ShutdownFault", "StopToken", "Stopped", "stop_on_signals"]
+__all__ = [
+    "Shutdown",
+    "ShutdownFault",
+    "StopToken",
+    "Stopped",
+    "stop_on_signals",
+    "stop_token",
+    "uninterrupted",
+]
 
 log = get_logger(__name__)
 
@@ -28,8 +37,11 @@ class StopToken:
 
     def __init__(self) -> None:
         self._reason: str | None = None
+        self._error: BaseException | None = None
         self._gate = threading.Lock()
         self._gate.acquire()
+        self.is_watched = False
+        """Whether the work that it is for has asked for it (`stop_token`), and so may be trusted to look at it."""
 
     @property
     def is_set(self) -> bool:
@@ -41,9 +53,15 @@ class StopToken:
         """Why to stop, such as ``SIGTERM``; None while not set."""
         return self._reason
 
-    def set(self, reason: str = "stop requested") -> None:
-        """Ask everybody to stop; the first reason is kept."""
+    def set(self, reason: str = "stop requested", *, error: BaseException | None = None) -> None:
+        """Ask everybody to stop; the first reason is kept.
+
+        Args:
+            reason: Why, such as ``SIGTERM``.
+            error: What `raise_if_set` raises; by default `Stopped`.
+        """
         if self._reason is None:
+            self._error = error
             self._reason = reason
             self._open()
 
@@ -54,13 +72,83 @@ class StopToken:
         return self.is_set
 
     def raise_if_set(self) -> None:
-        """Raise `Stopped` when set; call it between units of work."""
+        """Raise `Stopped` (or the error that was given) when set; call it between units of work."""
         if self._reason is not None:
-            raise Stopped(self._reason)
+            raise self._error or Stopped(self._reason)
 
     def _open(self) -> None:
         with suppress(RuntimeError):  # already open: two threads set it at once
             self._gate.release()
+
+
+_CURRENT: ContextVar[StopToken | None] = ContextVar("tidemill_stop_token", default=None)
+_SHIELDS: dict[int, int] = {}
+"""How deep each thread is inside `uninterrupted`; a thread writes its own entry only."""
+
+
+def stop_token() -> StopToken:
+    """Give the token of the work that calls this, to look at between units.
+
+    Inside a step of the `threads` executor it is set when the step is past its timeout or the
+    run is stopped; elsewhere nobody sets it. A thread that the work starts does not inherit it:
+    hand it over.
+
+    Example:
+        >>> stop_token().is_set
+        False
+    """
+    token = _CURRENT.get()
+    if token is None:
+        return StopToken()
+    token.is_watched = True
+    return token
+
+
+@contextmanager
+def working_under(token: StopToken) -> Iterator[None]:
+    """Make `token` the one that `stop_token` gives, in this thread and context."""
+    _SHIELDS.pop(threading.get_ident(), None)  # the number of a thread that ended is used again
+    reset = _CURRENT.set(token)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(reset)
+
+
+class uninterrupted:  # noqa: N801 - it is used as a function
+    """Mark a stretch in which a step on a thread must not be stopped by an exception.
+
+    The `threads` executor stops a step that does not look at its `stop_token` by raising an
+    exception at whatever instruction it is at. Wrap the few instructions that take something
+    shared, hold it for an instant, or give it back:
+
+        with uninterrupted():
+            connection = pool.get()
+        try:
+            ...
+        finally:
+            with uninterrupted():
+                pool.put(connection)
+
+    Keep it short: while a step is inside, it cannot be stopped.
+    """
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        _SHIELDS[me] = _SHIELDS.get(me, 0) + 1
+
+    def __exit__(self, *_error: object) -> None:
+        me = threading.get_ident()
+        depth = _SHIELDS.get(me, 1) - 1
+        if depth:
+            _SHIELDS[me] = depth
+        else:
+            _SHIELDS.pop(me, None)
+
+
+def is_uninterrupted(thread: int) -> bool:
+    """Tell whether the thread of that identifier is inside `uninterrupted`."""
+    return thread in _SHIELDS
 
 
 @contextmanager
@@ -70,9 +158,9 @@ def stop_on_signals(
     """Yield a token that the first signal sets; the second raises KeyboardInterrupt.
 
     The former handlers come back at the end. Outside the main thread, where Python
-    allows no handlers, the token is only set by its owner.
+    allows no handlers, it is the token of the step that runs there (`stop_token`).
     """
-    token = token or StopToken()
+    token = token or stop_token()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if token.is_set:

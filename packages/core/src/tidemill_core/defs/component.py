@@ -29,9 +29,8 @@ from tidemill_core.config import Config, Document, Place, validate
 from tidemill_core.defs.component_schema import with_templates
 
 if TYPE_CHECKING:
-    from dagster_shared.yaml_utils.source_position import SourcePositionTree
-
     from tidemill_core.config import KeyPath
+    from tidemill_core.defs._dagster import SourcePositionTree
 
 _RAW = "_raw_attributes"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.execution.stats import RunStepKeyStatsSnapshot
 
 from tidemill_core.dag.report import RunView, State, TaskView
+from tidemill_core.defs._dagster import RunStepKeyStatsSnapshot
 
 OWNER_TAG = "tidemill/owner"
 HEARTBEAT_TAG = "tidemill/heartbeat"

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.events import DagsterEvent
-from dagster._core.execution import context_creation_job
-from dagster._core.execution.api import create_execution_plan, execute_run_iterator
-from dagster._core.execution.compute_logs import redirect_stream, redirect_to_file
-from dagster._core.execution.plan.objects import ErrorSource
-from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.storage.compute_log_manager import CapturedLogContext
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
 from tidemill_core.dag.report import State
+from tidemill_core.defs._dagster import (
+    CapturedLogContext,
+    DagsterEvent,
+    ErrorSource,
+    InMemoryJob,
+    KnownExecutionState,
+    LocalComputeLogManager,
+    context_creation_job,
+    create_execution_plan,
+    execute_run_iterator,
+    redirect_stream,
+    redirect_to_file,
+)
 
 _STATES: Mapping[str, State] = {
     "STEP_START": "running",

@@ -9,10 +9,8 @@ from collections.abc import Callable, Mapping
 import dagster as dg
 from dagster import DagsterEventType as Type
 from dagster import EventLogEntry
-from dagster._core.storage.dagster_run import RunsFilter
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
+from tidemill_core.defs._dagster import PARENT_RUN_ID_TAG, RunsFilter, SqliteEventLogStorage
 from tidemill_core.defs.metrics.families import Families
 
 RUNS_ENDED = {Type.RUN_SUCCESS: "success", Type.RUN_FAILURE: "failure", Type.RUN_CANCELED: "canceled"}

@@ -5,10 +5,14 @@ from collections import Counter
 
 import dagster as dg
 from dagster import DagsterRunStatus
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.scheduler.instigation import InstigatorState, TickStatus
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, RunsFilter
 
+from tidemill_core.defs._dagster import (
+    IN_PROGRESS_RUN_STATUSES,
+    InstigatorState,
+    InstigatorType,
+    RunsFilter,
+    TickStatus,
+)
 from tidemill_core.defs.metrics.events import is_hidden
 from tidemill_core.defs.metrics.families import OTHER, Families
 

@@ -1,0 +1,186 @@
+"""The loop of a run on threads: start what is ready, take what the threads tell, watch the clock."""
+
+import time
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from tidemill_core.defs._dagster import (
+    DagsterEvent,
+    DagsterExecutionInterruptedError,
+    EngineEventData,
+    PlanExecutionContext,
+    SerializableErrorInfo,
+    StepFailureData,
+)
+from tidemill_core.defs.executor import steps
+from tidemill_core.defs.executor.pools import PoolClaims
+from tidemill_core.defs.executor.scheduler import Scheduler
+from tidemill_core.defs.executor.steps import Ended, Messages, RunningStep
+
+POLL_S = 0.2
+ASK_S = 5.0
+"""Seconds that a step which looks at its stop token has before an exception is raised in it."""
+TIMEOUT_GRACE_S = 5.0
+"""Seconds after the exception until the thread of a step that is past its timeout is left behind."""
+
+
+class ThreadLoop:
+    """Runs one plan.
+
+    Args:
+        executor: Gives limits and retries.
+        job_context: Of the run.
+        scheduler: Knows what is ready.
+        pools: The run's claims.
+    """
+
+    def __init__(
+        self, executor: Any, job_context: PlanExecutionContext, scheduler: Scheduler, pools: PoolClaims
+    ) -> None:
+        self.executor, self.job_context, self.scheduler, self.pools = executor, job_context, scheduler, pools
+        self.running: dict[str, RunningStep] = {}
+        self.messages: Messages = SimpleQueue()
+        self.is_stopping = False
+        self.error: BaseException | None = None
+
+    def run(self) -> Iterator[DagsterEvent]:
+        """Run until every step has ended, or until the run is interrupted.
+
+        Raises:
+            RunStuck: The plan can neither go on nor be over.
+        """
+        yield from self._advance()
+        while self.running or not (self.is_stopping or self.scheduler.is_complete):
+            if self.scheduler.check_for_interrupts():
+                yield from self._interrupt()
+            is_changed = False
+            for running, message in self._receive():
+                is_changed = is_changed or isinstance(message, Ended)
+                yield from self._handle(running, message)
+            yield from self._watch_clock()
+            yield from self._reap()
+            if is_changed or self._is_due() or not self.running:
+                yield from self._advance()
+        if self.error is not None:
+            raise self.error
+        if self.is_stopping and not self.scheduler.is_complete:
+            yield DagsterEvent.engine_event(self.job_context, "Threads executor: all running steps have stopped")
+            raise DagsterExecutionInterruptedError
+        self.scheduler.check_whole()
+
+    def _advance(self) -> Iterator[DagsterEvent]:
+        """Settle the plan and start what is ready; make sure that something goes on."""
+        if self.is_stopping:
+            return
+        yield from self.scheduler.settle(self.job_context)
+        free = self.executor.max_concurrent - len(self.running)
+        for step in self.scheduler.get_steps_to_execute(limit=free):
+            self._start(step)
+        yield from self.scheduler.concurrency_event_iterator(self.job_context)
+        if not self.running:
+            self.scheduler.check_alive()
+
+    def _start(self, step: Any) -> None:
+        known = self.scheduler.get_known_state()
+        # A copy: the scheduler's own set grows while the step's thread reads it.
+        known = known._replace(ready_outputs=set(known.ready_outputs))
+        context = self.job_context.for_step(step, known)
+        limit = step.tags.get(steps.TIMEOUT_TAG)
+        running = RunningStep(step.key, context, float(limit) if limit else None)
+        running.output = steps.step_output(self.job_context, context, running, self.messages)
+        self.running[step.key] = running
+        steps.start(running, self.messages)
+
+    def _receive(self) -> Iterator[tuple[RunningStep, DagsterEvent | Ended]]:
+        """Wait for a message as long as nothing else can happen, then take all there are."""
+        try:
+            yield self.messages.get(timeout=self._wait_s())
+            while True:
+                yield self.messages.get_nowait()
+        except Empty:
+            return
+
+    def _wait_s(self) -> float:
+        waits = [POLL_S]
+        retry_at, claim_s = self.scheduler.next_retry_at, self.pools.next_claim_s
+        if retry_at is not None:
+            waits.append(retry_at - time.time())
+        if claim_s is not None:
+            waits.append(claim_s)
+        now = time.monotonic()
+        waits += [each.started + each.timeout_s - now for each in self.running.values() if each.timeout_s]
+        return max(0.005, min(waits))
+
+    def _is_due(self) -> bool:
+        claim_s = self.pools.next_claim_s
+        return self.scheduler.is_retry_due or (claim_s is not None and claim_s <= 0)
+
+    def _handle(self, running: RunningStep, message: "DagsterEvent | Ended") -> Iterator[DagsterEvent]:
+        if running.is_abandoned:
+            return
+        if isinstance(message, DagsterEvent):
+            yield message
+            self.scheduler.handle_event(message)
+            return
+        del self.running[running.key]
+        if message.error is not None and self.scheduler.is_in_flight(running.key):
+            event = self.executor.log_failure_or_retry_event_after_error(
+                self.job_context.for_step(running.context.step), message.error, self.scheduler.get_known_state()
+            )
+            yield event
+            self.scheduler.handle_event(event)
+        elif message.error is not None and not message.is_interrupt:
+            self.is_stopping, self.error = True, message.exception
+        self.scheduler.verify_complete(self.job_context, running.key)
+
+    def _watch_clock(self) -> Iterator[DagsterEvent]:
+        for running in list(self.running.values()):
+            if running.is_late and running.timeout_s is not None:
+                running.ask_to_stop(steps.timed_out(running.key, running.timeout_s), grace_s=ASK_S)
+                running.give_up_at = running.raise_at + min(self.executor.stop_grace_s, TIMEOUT_GRACE_S)
+            now = time.monotonic()
+            if running.reason is not None and not running.is_raised and now >= running.raise_at:
+                running.is_raised = steps.raise_in(running.thread, running.reason)
+            if running.give_up_at is not None and now > running.give_up_at:
+                yield self._abandon(running)
+
+    def _abandon(self, running: RunningStep) -> DagsterEvent:
+        """Fail a step whose thread does not stop; whatever it still logs is dropped."""
+        running.is_abandoned = True
+        running.context.log.disabled = True
+        del self.running[running.key]
+        reason = running.reason() if running.reason else DagsterExecutionInterruptedError()
+        error = SerializableErrorInfo(
+            message=f"{type(reason).__name__}: {reason}; its thread did not stop and was left behind\n",
+            stack=[],
+            cls_name=type(reason).__name__,
+        )
+        event = DagsterEvent.step_failure_event(
+            step_context=self.job_context.for_step(running.context.step),
+            step_failure_data=StepFailureData(error, None),  # type: ignore[no-untyped-call]
+        )
+        self.scheduler.handle_event(event)
+        return event
+
+    def _interrupt(self) -> Iterator[DagsterEvent]:
+        """First interrupt: ask every step to stop. Second: leave them all behind."""
+        is_first, self.is_stopping = not self.is_stopping, True
+        if is_first:
+            yield DagsterEvent.engine_event(
+                self.job_context,
+                "Threads executor: received termination signal - stopping running steps",
+                EngineEventData.interrupted(list(self.running)),
+            )
+        self.scheduler.mark_interrupted()
+        for running in self.running.values():
+            running.ask_to_stop(DagsterExecutionInterruptedError, grace_s=ASK_S if is_first else 0.0)
+            running.give_up_at = time.monotonic() + (self.executor.stop_grace_s if is_first else 0)
+
+    def _reap(self) -> Iterator[DagsterEvent]:
+        """Notice threads that ended without a word (stopped in their very last instruction)."""
+        if not self.messages.empty():
+            return
+        for running in list(self.running.values()):
+            if running.thread is not None and not running.thread.is_alive() and self.messages.empty():
+                yield from self._handle(running, Ended())

@@ -1,0 +1,197 @@
+"""What is ready, skipped, held, retried, and over: Dagster's bookkeeping, settled; no threads here.
+
+Dagster decides about a step when it is asked, and moves one link of a chain at a time. Here the
+plan is settled after every event: skips, held steps and new steps of a fan-out are followed until
+nothing changes, and only then is it asked whether the run is over. A step is looked at again only
+when something that it needs has changed, so a plan of any size costs what its edges cost.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tidemill_core.defs._dagster import ActiveExecution, DagsterEvent, ExecutionPlan
+from tidemill_core.defs.executor.triggers import TRIGGER_TAG, Decision, Needed, decide
+from tidemill_core.errors import TidemillError
+
+
+class RunStuck(TidemillError):
+    """A run can neither go on nor end; it names the steps. Right code never raises it."""
+
+    def __init__(self, why: str, steps: Sequence[str]) -> None:
+        self.why, self.steps = why, tuple(steps)
+        super().__init__(f"{why}: {', '.join(steps)}; this is a fault of the executor, please report it")
+
+
+class Scheduler(ActiveExecution):
+    """The state of one execution plan; `settle` it after every event.
+
+    Args:
+        execution_plan: What to run.
+        clock: Seconds since the epoch; retries wait by it.
+        options: As `ActiveExecution` takes them.
+    """
+
+    def __init__(
+        self, execution_plan: ExecutionPlan, *, clock: Callable[[], float] = time.time, **options: Any
+    ) -> None:
+        self._clock = clock
+        self._users: dict[str, set[str]] = defaultdict(set)
+        self._planned: set[str] = set()
+        self._touched: set[str] = set()
+        self._rules: dict[str, str | None] = {}
+        super().__init__(execution_plan, **options)
+
+    def settle(self, job_context: Any) -> Iterator[DagsterEvent]:
+        """Skip and hold all that can be, until nothing changes; yields the events of it."""
+        while True:
+            yield from self.plan_events_iterator(job_context)
+            self._update()
+            if not (self._pending_skip or self._pending_abandon):
+                return
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every step has ended; steps that a fan-out has yet to bring count as not ended."""
+        return not self._new_dynamic_mappings and super().is_complete
+
+    @property
+    def next_retry_at(self) -> float | None:
+        """When the first waiting retry is due, by the clock; None if none waits."""
+        return min(self._waiting_to_retry.values(), default=None)
+
+    @property
+    def is_retry_due(self) -> bool:
+        """Whether a step that waited may be tried again."""
+        at = self.next_retry_at
+        return at is not None and at <= self._clock()
+
+    def is_in_flight(self, step_key: str) -> bool:
+        """Whether a step was given out and has not ended."""
+        return step_key in self._in_flight
+
+    def check_alive(self) -> None:
+        """Make sure that something can still happen; call it when nothing runs and nothing was given out.
+
+        Raises:
+            RunStuck: Nothing is in flight, waits for a retry or for a slot of a pool, and yet steps are left.
+        """
+        claims = self._instance_concurrency_context
+        if self.is_complete or self._in_flight or self._waiting_to_retry:
+            return
+        if claims is not None and claims.has_pending_claims():
+            return
+        raise RunStuck("no step can start, and some have not run", sorted({*self._pending, *self._executable}))
+
+    def check_whole(self) -> None:
+        """Make sure that a run without a failure has run or skipped its whole plan.
+
+        Raises:
+            RunStuck: It has not.
+        """
+        if self._failed or self._abandoned or self._unknown_state:
+            return  # the run does not end as a success
+        left = self._planned - self._success - self._skipped
+        for handles in self._plan.resolvable_map.values():
+            left |= {handle.to_key() for handle in handles if handle in self._plan.step_handles_to_execute}
+        if left:
+            raise RunStuck("the run would end as a success, but steps of its plan did not run", sorted(left))
+
+    def handle_event(self, dagster_event: DagsterEvent) -> None:
+        """Take note of what a step did."""
+        if dagster_event.is_step_up_for_retry:
+            self._retry_later(dagster_event)
+            return
+        super().handle_event(dagster_event)
+        if dagster_event.is_successful_output and dagster_event.step_key is not None:
+            # Steps that wait for outputs alone (`require_upstream_step_success` off) may start now.
+            self._touched |= self._users[dagster_event.step_key]
+
+    def _retry_later(self, event: DagsterEvent) -> None:
+        """As Dagster does, but by our clock."""
+        key = event.step_key
+        assert key is not None
+        seconds = event.step_retry_data.seconds_to_wait
+        self.mark_up_for_retry(key, self._clock() + seconds if seconds else None)
+        self._touched.add(key)
+        if self._instance_concurrency_context:
+            self._instance_concurrency_context.free_step(key)
+
+    def _mark_complete(self, step_key: str) -> None:
+        super()._mark_complete(step_key)
+        self._touched |= self._users[step_key]
+
+    def _update(self) -> None:
+        """Decide about the steps whose needs have changed; called by Dagster wherever it asks for steps."""
+        if not self._planned:
+            self._plan_steps(self._pending)
+        if self._new_dynamic_mappings:
+            self._new_dynamic_mappings = False
+            resolved = self._plan.resolve(self._completed_dynamic_outputs)
+            self._pending.update(resolved)
+            self._plan_steps(resolved)
+        if self._touched:
+            touched, self._touched = self._touched, set()
+            for key in [key for key in self._pending if key in touched] if len(touched) > 1 else touched:
+                self._decide(key)
+        if self._waiting_to_retry:
+            now = self._clock()
+            for key in [key for key, at in self._waiting_to_retry.items() if at <= now]:
+                del self._waiting_to_retry[key]
+                self._executable.append(key)
+
+    def _plan_steps(self, needs: Any) -> None:
+        for key, needed in needs.items():
+            self._planned.add(key)
+            self._touched.add(key)
+            for each in needed:
+                self._users[each].add(key)
+
+    def _decide(self, key: str) -> None:
+        if key not in self._pending:
+            return
+        rule = self._rule(key)
+        decision = self._by_dagster(key) if rule is None else self._by_rule(key, rule)
+        if decision == "wait":
+            return
+        del self._pending[key]
+        places = {"run": self._executable, "skip": self._pending_skip, "hold": self._pending_abandon}
+        places[decision].append(key)
+
+    def _rule(self, key: str) -> str | None:
+        if key not in self._rules:
+            self._rules[key] = self.get_step_by_key(key).tags.get(TRIGGER_TAG)
+        return self._rules[key]
+
+    def _by_rule(self, key: str, rule: str) -> Decision:
+        every = self._pending[key]
+        needed = Needed(
+            every=every,
+            succeeded=every & self._success,
+            failed=every & (self._failed | self._abandoned),
+            skipped=every & self._skipped,
+        )
+        decision = decide(rule, needed)
+        if decision == "skip":
+            self._skipped_deps[key] = [f"its rule {rule} was not met"]
+        return decision
+
+    def _by_dagster(self, key: str) -> Decision:
+        """Decide as `ActiveExecution` does: all needed steps, or (by configuration) all needed outputs."""
+        if not self._step_dependency_config.require_upstream_step_success:
+            return self._by_outputs(key)
+        needed = self._pending[key]
+        failed = self._failed | self._abandoned
+        if not needed <= self._success | self._skipped | failed:
+            return "wait"
+        if self._should_skip_step(key):
+            return "skip"
+        return "hold" if needed & failed else "run"
+
+    def _by_outputs(self, key: str) -> Decision:
+        if self._should_skip_step(key):
+            return "skip"
+        if self._all_upstream_outputs_failed_or_abandoned(key):
+            return "hold"
+        return "run" if self._all_upstream_outputs_produced(key) else "wait"
