@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidemill_core.telemetry import get_logger
-
+from tidemill_lineage.delivery.dispatch import Dispatch
+from tidemill_lineage.delivery.faults import Faults, say
+from tidemill_lineage.document import dump_run
 from tidemill_lineage.emitters._base import Emitter
 from tidemill_lineage.emitters.json_file import JsonFileEmitter
-from tidemill_lineage.errors import LineageError
 from tidemill_lineage.events import EventLog
 from tidemill_lineage.graph import Graph, renamed, with_stable_names
 from tidemill_lineage.model import ASSET_SCHEME, DatasetUrn, Run, asset_urn
@@ -35,7 +38,7 @@ class Collected:
 
 def collect(
     log: EventLog, path: Path, *, run_id: str | None = None, page: Path | None = None,
-    emitters: Sequence[Emitter] = (), keep_runs: int = 100,
+    emitters: Sequence[Emitter] = (), keep_runs: int = 100, push_s: float = 30.0,
 ) -> Collected:  # fmt: skip
     """Merge all events into the graph document, then write the page and push the runs of one id.
 
@@ -46,8 +49,10 @@ def collect(
         path: The graph document.
         run_id: Whose runs are pushed; default those of every event kept.
         page: Where the HTML page goes; None writes none.
-        emitters: Servers to push to; one that fails is noted and the others go on.
+        emitters: Servers to push to. What one does not take now waits in the outbox beside the
+            events, and goes out with the next collection.
         keep_runs: Event files to keep; older ones are in the graph document already.
+        push_s: Wait at most this long, in seconds, for the servers.
 
     Raises:
         GraphError: The document at `path` is something else.
@@ -58,19 +63,38 @@ def collect(
         from tidemill_lineage.html import write_page
 
         write_page(graph, page)
-    runs = tuple(resolved((run for run in events if run_id in (None, run.id)), graph))
-    pushed, failed = {}, {}
-    for emitter in emitters:
-        try:
-            emitter.emit(runs)
-            pushed[emitter.name] = len(runs)
-        except LineageError as error:
-            failed[emitter.name] = str(error)
-            get_logger(__name__).warning("lineage_push_failed", emitter=emitter.name, error=str(error))
-        finally:
-            emitter.close()
+    asked = [run for run in events if run_id in (None, run.id)]
+    runs = tuple(resolved(asked, graph))
+    pushed, failed = _push(runs, [dump_run(run) for run in asked], emitters, log.folder.parent, push_s)
     log.prune(keep_runs)
     return Collected(graph=graph, runs=runs, pushed=pushed, failed=failed)
+
+
+def _push(
+    runs: Sequence[Run], told: Sequence[bytes], emitters: Sequence[Emitter], folder: Path, push_s: float
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Deliver runs, and what emitters missed before, through the outbox; each run as told goes out once."""
+    if not emitters:
+        return {}, {}
+    deadline = time.monotonic() + push_s
+    faults = Faults()
+    dispatch = Dispatch(emitters, folder / "outbox.sqlite", faults)
+    try:
+        dispatch.put(runs, keys=[hashlib.sha256(each).digest() for each in told])
+        dispatch.end()
+        dispatch.wait(deadline, attempts=1)
+    except (OSError, sqlite3.Error) as error:
+        faults.count("outbox", error)
+    waiting = {each.name: dispatch.waits_for(each) for each in emitters}
+    dispatch.stop(deadline)
+    failed = {
+        name: f"{count} records wait in the outbox: {faults.last.get(name) or faults.last.get('outbox') or 'no answer'}"
+        for name, count in waiting.items()
+        if count or "outbox" in faults.last
+    }
+    for name, reason in failed.items():
+        say("lineage_push_failed", emitter=name, error=reason)
+    return {each.name: len(runs) for each in emitters if each.name not in failed}, failed
 
 
 def resolved(runs: Iterable[Run], graph: Graph) -> Iterable[Run]:

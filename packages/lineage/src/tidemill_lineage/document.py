@@ -88,6 +88,8 @@ def dump_run(run: Run) -> bytes:
             "edges": [edge_value(each) for each in run.edges],
             "rows": run.rows,
             "error": run.error,
+            "calls": run.calls,
+            "attempt": run.attempt,
         }
     )
 
@@ -99,21 +101,38 @@ def parse_run(line: bytes) -> Run:
         GraphError: The line is cut short or is no run.
     """
     try:
-        value = orjson.loads(line)
-        return Run(
-            id=value["run"],
-            job=value["job"],
-            state=value["state"],
-            started_at=value["started_at"],
-            ended_at=value["ended_at"],
-            reads=tuple(map(parse_dataset, value["reads"])),
-            writes=tuple(map(parse_dataset, value["writes"])),
-            edges=tuple(map(parse_edge, value["edges"])),
-            rows=value["rows"],
-            error=value["error"],
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        return _run(orjson.loads(line))
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise GraphError(f"a line is no run: {error}") from error
+
+
+def parse_runs(data: bytes) -> tuple[Run, ...]:
+    """Read a JSON list of runs.
+
+    Raises:
+        GraphError: It is damaged.
+    """
+    try:
+        return tuple([_run(each) for each in orjson.loads(data)])
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise GraphError(f"these are no runs: {error}") from error
+
+
+def _run(value: Mapping[str, Any]) -> Run:
+    return Run(
+        id=value["run"],
+        job=value["job"],
+        state=value["state"],
+        started_at=value["started_at"],
+        ended_at=value["ended_at"],
+        reads=tuple(map(parse_dataset, value["reads"])),
+        writes=tuple(map(parse_dataset, value["writes"])),
+        edges=tuple(map(parse_edge, value["edges"])),
+        rows=value["rows"],
+        error=value["error"],
+        calls=value.get("calls", 1),
+        attempt=value.get("attempt", 0),
+    )
 
 
 def dataset_value(dataset: Dataset) -> dict[str, Any]:

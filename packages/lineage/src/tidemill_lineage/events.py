@@ -1,17 +1,17 @@
 """Runs on disk, one JSON line each, one file per run id: what a killed process leaves behind is still whole.
 
-A line is appended with one write, so several processes can share a file, and a reader skips the
-line that a kill cut short.
+Several processes can share a file; a reader skips the line that a kill cut short.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tidemill_lineage.delivery.appending import append_lines, append_missing
 from tidemill_lineage.document import dump_run, parse_run
+from tidemill_lineage.emitters._base import Traits
 from tidemill_lineage.errors import GraphError
 from tidemill_lineage.model import Run
 
@@ -33,24 +33,27 @@ class EventLog:
         """What this emitter is called in logs and counters."""
         return "events"
 
+    @property
+    def identity(self) -> str:
+        """The folder."""
+        return f"events {self.folder.absolute()}"
+
+    @property
+    def traits(self) -> Traits:
+        """Files of this machine; each part is a line."""
+        return Traits(local=True)
+
     def emit(self, runs: Sequence[Run]) -> None:
-        """Append runs to the files of their ids."""
+        """Append runs to the files of their ids; what a killed process appended before is not doubled."""
+        lines: dict[Path, list[bytes]] = {}
         for run in runs:
-            self.append(run)
+            lines.setdefault(self.path_of(run.id), []).append(dump_run(run))
+        for path, told in lines.items():
+            append_missing(path, told)
 
     def append(self, run: Run) -> None:
         """Append one run; on return the operating system has it, a kill of this process loses nothing."""
-        line = b"\n" + dump_run(run) + b"\n"  # the leading newline ends a line that a kill cut short
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        try:
-            handle = os.open(self.path_of(run.id), flags, 0o644)
-        except FileNotFoundError:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path_of(run.id), flags, 0o644)
-        try:
-            os.write(handle, line)
-        finally:
-            os.close(handle)
+        append_lines(self.path_of(run.id), dump_run(run) + b"\n")
 
     def close(self) -> None:
         """Nothing is held open."""

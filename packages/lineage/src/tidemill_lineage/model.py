@@ -81,6 +81,8 @@ class Run:
         ended_at: Seconds since the epoch.
         rows: Rows written, where known.
         error: Class and message of what ended a failed run.
+        calls: How many calls of the job this record stands for.
+        attempt: 0, and 1, 2, ... when the job went on in a run that had ended.
     """
 
     id: str
@@ -93,6 +95,8 @@ class Run:
     edges: tuple[Edge, ...] = ()
     rows: int | None = None
     error: str = ""
+    calls: int = 1
+    attempt: int = 0
 
 
 def asset_urn(asset_key: str) -> DatasetUrn:

@@ -8,16 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tidemill_core.telemetry.redact import redact
+
+from tidemill_lineage.capture.polars import capture, whole
 from tidemill_lineage.graph import columns_of
 from tidemill_lineage.model import Column, Dataset, DatasetUrn, Edge, Run
 
+_TOLD_CHARS = 1_000
 _KEPT_FRAMES = 8
 """Frames of a generator that are looked at; the rest are taken to be alike."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Spec:
-    """What is known of a traced function before it is called."""
+    """What is known of a traced function before it is called; equal only to itself, so a quick key."""
 
     job: str
     output: DatasetUrn
@@ -89,15 +93,56 @@ class Call:
     started_at: float
     results: Sequence[Any] = ()
     error: str | None = None
+    error_type: str = ""
     ended_at: float = 0.0
+    has_frames: bool = False
 
     def finish(self, results: Sequence[Any], error: BaseException | None, ended_at: float) -> None:
-        """Note the end; eager frames are kept without their rows unless a plan may stand on them."""
+        """Note the end; of what the call handled only frames stay, eager ones without their rows.
+
+        An eager frame keeps its rows only while a lazy result may stand on them.
+        """
         self.ended_at = ended_at
-        self.error = f"{type(error).__name__}: {error}" if error is not None else None
-        self.results = tuple([each.clear() if is_eager(each) else each for each in results])
-        if not any(map(is_lazy, results)):
-            self.inputs = tuple([(urn, each.clear() if is_eager(each) else each) for urn, each in self.inputs])
+        if error is not None:
+            self.error_type = type(error).__name__
+            self.error = f"{self.error_type}: {told(str(error))}"
+        self.results = results
+        known = _KINDS
+        kinds = [known.get(type(each)) or _kind(each) for each in results]
+        held = [known.get(type(each)) or _kind(each) for _, each in self.inputs]
+        if "lazy" not in kinds and "eager" not in kinds and "lazy" not in held and "eager" not in held:
+            self.forget_frames()
+            return
+        self.has_frames = True
+        self.results = tuple([_light(each, kind) for each, kind in zip(results, kinds, strict=True)])
+        if "lazy" not in kinds:
+            pairs = zip(self.inputs, held, strict=True)
+            self.inputs = tuple([(urn, _light(each, kind)) for (urn, each), kind in pairs])
+
+    def forget_frames(self) -> None:
+        """Let all frames go: what is left says which datasets took part, and no more."""
+        self.results = (None,) if self.results else ()
+        self.inputs = tuple([(urn, None) for urn, _ in self.inputs])
+        self.has_frames = False
+
+
+_KINDS: dict[type, str] = {}
+"""Whether values of a type are lazy or eager frames, or something else; most types are met often."""
+_KNOWN_TYPES = 1_000
+
+
+def _kind(value: Any) -> str:
+    kind = "lazy" if is_lazy(value) else "eager" if is_eager(value) else "other"
+    if len(_KINDS) < _KNOWN_TYPES:
+        _KINDS[type(value)] = kind
+    return kind
+
+
+def _light(value: Any, kind: str) -> Any:
+    """A frame without its rows; None for what is no frame."""
+    if kind == "eager":
+        return value.clear()
+    return value if kind == "lazy" else None
 
 
 def to_run(call: Call) -> Run:
@@ -129,8 +174,6 @@ def edges_of(
     result: Any, inputs: Sequence[tuple[DatasetUrn, Any]], *, output: DatasetUrn, job: str
 ) -> tuple[Edge, ...]:
     """Find the edges of one result: from its plan if it has one, else between whole datasets."""
-    from tidemill_lineage.capture.polars import capture, whole
-
     frames = {urn: value.lazy() for urn, value in inputs if is_lazy(value) or is_eager(value)}
     if not is_lazy(result):
         return whole(dict(inputs), output=output, job=job)
@@ -145,6 +188,12 @@ def schema_of(value: Any) -> tuple[Column, ...]:
     if is_eager(value):
         return columns_of(value.schema)
     return ()
+
+
+def told(text: str) -> str:
+    """A text of the user's as it may leave this process: without secrets, and not too long."""
+    short = text if len(text) <= _TOLD_CHARS else f"{text[:_TOLD_CHARS]}... ({len(text)} characters)"
+    return redact(short)
 
 
 def keep(seen: list[Any], value: Any) -> None:

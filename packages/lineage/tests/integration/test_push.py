@@ -60,9 +60,9 @@ def test_a_pipeline_with_every_endpoint_dead_does_its_work(tmp_path: Path) -> No
 
     with tracer.run("nightly"):
         found = traced(pl.LazyFrame({"a": [1]})).collect()
-    tracer.close()
+    tracer.close(timeout_s=5)
 
     assert found["b"].to_list() == [1]
-    assert tracer.stats.errors == {"neo4j:EmitterDown": 1, "openlineage:EmitterDown": 1}
+    assert tracer.stats.errors.keys() == {"neo4j:EmitterDown", "openlineage:EmitterDown"}
     assert load_graph(tmp_path / "lineage.json").upstream("t://out#b") == ["t://in#a"]
     assert len(EventLog(tmp_path / "events").run_ids()) == 1

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -18,6 +20,7 @@ from tidemill_lineage import Tracer, load_graph
 from tidemill_lineage.emitters.memory import MemoryEmitter
 from tidemill_lineage.errors import EmitterDown, StrictFailure
 from tidemill_lineage.model import Run
+from tidemill_lineage.observed import to_run
 
 IN, OUT = "pg://db/raw.orders", "pg://db/mart.daily"
 ORDERS = pl.LazyFrame({"day": [1, 1, 2], "amount": [1.0, 2.0, 3.0]})
@@ -193,7 +196,8 @@ def test_threads_share_a_run_through_their_context(tracer: Tracer, memory: Memor
             future.result()
 
     tracer.flush()
-    assert [run.id for run in memory.runs] == ["pool"] * 20
+    assert {run.id for run in memory.runs} == {"pool"}
+    assert sum(run.calls for run in memory.runs) == 20
 
 
 def test_many_threads_lose_no_call(tracer: Tracer, memory: MemoryEmitter) -> None:
@@ -206,7 +210,7 @@ def test_many_threads_lose_no_call(tracer: Tracer, memory: MemoryEmitter) -> Non
         thread.join()
     tracer.flush()
 
-    assert len(memory.runs) == 400
+    assert sum(run.calls for run in memory.runs) == 400
 
 
 def test_the_users_exception_passes_unchanged_and_the_run_failed(tracer: Tracer, memory: MemoryEmitter) -> None:
@@ -242,57 +246,76 @@ def test_a_failed_run_leaves_the_last_good_edges(tracer: Tracer) -> None:
     assert tracer.graph() == before
 
 
-class Broken:
+class Broken(MemoryEmitter):
     name = "broken"
 
-    def __init__(self, error: Exception) -> None:
-        self.error, self.calls = error, 0
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
 
     def emit(self, runs: Any) -> None:
-        self.calls += 1
         raise self.error
 
     def close(self) -> None:
         raise self.error
 
 
+@pytest.mark.parametrize("error", [EmitterDown("somewhere", "refused"), SystemExit("odd"), KeyboardInterrupt()])
 def test_a_raising_emitter_is_counted_and_the_others_go_on(
-    memory: MemoryEmitter, capsys: pytest.CaptureFixture[str]
+    memory: MemoryEmitter, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
-    broken = Broken(EmitterDown("somewhere", "refused"))
-    tracer = Tracer([broken, memory])
+    tracer = Tracer([Broken(error), memory])
     traced = tracer.trace(inputs={"orders": IN}, output=OUT)(daily)
 
     for _ in range(3):
         assert traced(ORDERS).collect().height == 2
-        tracer.flush()
-    tracer.close()
+        assert tracer.flush(timeout_s=0.3) is False
+    tracer.close(timeout_s=1)
 
-    assert len(memory.runs) == 3
-    assert tracer.stats.errors == {"broken:EmitterDown": 3, "close broken:EmitterDown": 1}
+    assert sum(run.calls for run in memory.runs) == 3
+    counted = tracer.stats.errors
+    assert counted.keys() == {f"broken:{type(error).__name__}", f"close broken:{type(error).__name__}"}
     assert capsys.readouterr().err.count("lineage_failed") == 2  # once per class
 
 
-def test_a_full_queue_drops_and_counts_but_never_blocks() -> None:
+def test_plans_that_come_faster_than_they_are_read_are_told_and_joined_as_wholes(
+    memory: MemoryEmitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = threading.Event()
+    real = to_run
 
-    class Slow(MemoryEmitter):
-        def emit(self, runs: Any) -> None:
+    def slow(call: Any) -> Run:
+        if call.has_frames:
             gate.wait(30)
-            super().emit(runs)
+        return real(call)
 
-    slow = Slow()
-    tracer = Tracer([slow], queue_size=5)
+    monkeypatch.setattr("tidemill_lineage.delivery.writer.to_run", slow)
+    tracer = Tracer([memory], queue_size=2)
     traced = tracer.trace(inputs={"orders": IN}, output=OUT)(daily)
 
-    for _ in range(300):
+    for _ in range(10):
         traced(ORDERS)
-    dropped = tracer.stats.dropped
     gate.set()
     tracer.close()
 
-    assert dropped > 0
-    assert len(slow.runs) + dropped == 300
+    assert tracer.stats.dropped == 0
+    assert tracer.stats.unread > 0
+    assert sum(run.calls for run in memory.runs) == 10
+    assert {edge.method for run in memory.runs for edge in run.edges} == {"plan", "declared"}
+
+
+def test_a_million_calls_of_one_job_are_one_run_with_a_count(memory: MemoryEmitter) -> None:
+    tracer = Tracer([memory])
+    traced = tracer.trace(inputs={"x": IN}, output=OUT)(lambda x: x)
+
+    with tracer.run("loop"):
+        for number in range(100_000):
+            traced(number)
+    tracer.close()
+
+    assert sum(run.calls for run in memory.runs) == 100_000
+    assert len(memory.runs) < 100
+    assert tracer.stats.dropped == 0
 
 
 def test_flush_gives_up_in_time_on_a_stuck_emitter() -> None:
@@ -305,9 +328,42 @@ def test_flush_gives_up_in_time_on_a_stuck_emitter() -> None:
     tracer = Tracer([Stuck()])
     tracer.trace(output=OUT)(lambda: ORDERS)()
 
+    started = time.monotonic()
     assert tracer.flush(timeout_s=0.05) is False
+    tracer.close(timeout_s=0.5)
+    took_s = time.monotonic() - started
     gate.set()
+
+    assert took_s < 10
+
+
+def test_a_call_keeps_no_data_but_frames(tracer: Tracer) -> None:
+    class Big:
+        pass
+
+    big = Big()
+    gone = weakref.ref(big)
+    tracer.trace(inputs={"x": IN}, output=OUT)(lambda x: None)(big)
+
+    del big
+
+    assert gone() is None
+
+
+def test_what_a_user_says_in_an_error_is_bounded_and_without_secrets(memory: MemoryEmitter) -> None:
+    tracer = Tracer([memory])
+
+    @tracer.trace(output=OUT)
+    def breaks() -> None:
+        raise ValueError("postgresql://me:hush@db/x " + "x" * 10_000_000)
+
+    with pytest.raises(ValueError):
+        breaks()
     tracer.close()
+
+    (run,) = memory.runs
+    assert len(run.error) < 2_000
+    assert "hush" not in run.error
 
 
 def test_strict_mode_tells_what_was_lost() -> None:
@@ -315,9 +371,9 @@ def test_strict_mode_tells_what_was_lost() -> None:
     tracer.trace(output=OUT)(lambda: ORDERS)()
 
     with pytest.raises(StrictFailure, match="broken:RuntimeError"):
-        tracer.flush()
+        tracer.flush(timeout_s=1)
     tracer.strict = False
-    tracer.close()
+    tracer.close(timeout_s=1)
 
 
 def test_a_wrong_parameter_name_is_refused_when_decorating(tracer: Tracer) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tidemill_lineage.delivery.appending import replace_file
 from tidemill_lineage.document import dump_graph, parse_graph
+from tidemill_lineage.emitters._base import Traits
 from tidemill_lineage.graph import Graph, merge
 from tidemill_lineage.model import Run
 
@@ -28,6 +29,16 @@ class JsonFileEmitter:
         """What this emitter is called in logs and counters."""
         return "json"
 
+    @property
+    def identity(self) -> str:
+        """The file."""
+        return f"json {self.path.absolute()}"
+
+    @property
+    def traits(self) -> Traits:
+        """A file of this machine; parts are merged."""
+        return Traits(local=True)
+
     def emit(self, runs: Sequence[Run]) -> None:
         """Merge runs into the file."""
         self.update(runs)
@@ -44,25 +55,17 @@ class JsonFileEmitter:
             graph = merge(parse_graph(before, name=str(self.path)) if before else Graph(), runs)
             after = dump_graph(graph)
             if after != before:
-                self._replace(after)
+                replace_file(self.path, after)
         return graph
 
     def replace(self, data: bytes) -> None:
         """Put another document in the file's place, whatever it held."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            self._replace(data)
+            replace_file(self.path, data)
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def _replace(self, data: bytes) -> None:
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

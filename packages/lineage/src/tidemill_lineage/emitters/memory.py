@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tidemill_lineage.emitters._base import Traits
 from tidemill_lineage.model import Run
 
 
@@ -11,6 +12,8 @@ class MemoryEmitter:
     """Remembers every run it was given, in order."""
 
     name = "memory"
+    identity = None
+    traits = Traits(local=True)
 
     def __init__(self) -> None:
         self.runs: list[Run] = []

@@ -14,7 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from tidemill_core.errors import ConfigError
+from tidemill_core.telemetry.redact import redact
+
+from tidemill_lineage.delivery.forks import PerProcess
+from tidemill_lineage.emitters._base import Traits
 from tidemill_lineage.errors import EmitRefused, EmitterDown
 from tidemill_lineage.graph import Graph, merge, with_stable_names
 from tidemill_lineage.model import Dataset, Edge, Run, column_urn
@@ -22,6 +28,7 @@ from tidemill_lineage.model import Dataset, Edge, Run, column_urn
 if TYPE_CHECKING:
     import neo4j
 
+_SCHEMES = frozenset(f"{name}{safety}" for name in ("bolt", "neo4j") for safety in ("", "+s", "+ssc"))
 _ROWS = 2_000
 """Rows per UNWIND; one transaction each."""
 
@@ -84,15 +91,25 @@ class Neo4jEmitter:
         retry_s: float = 15.0,
         connect_s: float = 5.0,
     ) -> None:
-        self.url, self._auth = url, (user, password or "") if user else None
+        self.url, self._auth = checked_url(url), (user, password or "") if user else None
         self._retry_s, self._connect_s = retry_s, connect_s
-        self._driver: neo4j.Driver | None = None
+        self._driver = PerProcess(self._open)
         self.last_changes = 0
 
     @property
     def name(self) -> str:
         """What this emitter is called in logs and counters."""
         return "neo4j"
+
+    @property
+    def identity(self) -> str:
+        """The server."""
+        return f"neo4j {redact(self.url)}"
+
+    @property
+    def traits(self) -> Traits:
+        """A server; parts are merged."""
+        return Traits()
 
     def emit(self, runs: Sequence[Run]) -> None:
         """Merge runs into the database; `last_changes` then says how much of it was new.
@@ -105,7 +122,7 @@ class Neo4jEmitter:
 
         runs = with_stable_names(runs)
         try:
-            with self._open().session() as session:
+            with self._driver.get().session() as session:
                 self.last_changes = sum(
                     session.execute_write(_apply, statement, rows) for statement, rows in self._plan(session, runs)
                 )
@@ -116,23 +133,26 @@ class Neo4jEmitter:
 
     def close(self) -> None:
         """Close the driver."""
-        if self._driver is not None:
-            self._driver.close()
-            self._driver = None
+        driver = self._driver.take()
+        if driver is not None:
+            driver.close()
 
     def _open(self) -> neo4j.Driver:
-        if self._driver is None:
-            import neo4j
+        import neo4j
 
-            self._driver = neo4j.GraphDatabase.driver(
-                self.url, auth=self._auth, max_transaction_retry_time=self._retry_s,
-                connection_timeout=self._connect_s, connection_acquisition_timeout=self._connect_s,
-                notifications_min_severity="OFF",
-            )  # fmt: skip
-            with self._driver.session() as session:
+        driver = neo4j.GraphDatabase.driver(
+            self.url, auth=self._auth, max_transaction_retry_time=self._retry_s,
+            connection_timeout=self._connect_s, connection_acquisition_timeout=self._connect_s,
+            notifications_min_severity="OFF",
+        )  # fmt: skip
+        try:
+            with driver.session() as session:
                 for statement in _SCHEMA:
                     session.run(statement).consume()
-        return self._driver
+        except BaseException:
+            driver.close()
+            raise
+        return driver
 
     def _plan(self, session: neo4j.Session, runs: Sequence[Run]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield the statements and their rows, nodes before edges."""
@@ -164,6 +184,19 @@ class Neo4jEmitter:
             for target in ("Column", "Dataset"):
                 wanted = (r for r in rows if r["pair"] in fresh and (r["from"], r["to"]) == (source, target))
                 yield from _batches(_DERIVES % (source, target), wanted)
+
+
+def checked_url(url: str) -> str:
+    """Return the URL of a database.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in _SCHEMES and parts.hostname:
+        return url
+    hint = f"; did you mean 'bolt://{url}'?" if url and "://" not in url else ""
+    raise ConfigError(f"{redact(url)!r} is no Neo4j address: bolt://host:port or neo4j://host:port wanted{hint}")
 
 
 def open_neo4j(url: str, *, user: str | None = None, password: str | None = None, **_: object) -> Neo4jEmitter:

@@ -12,15 +12,23 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import orjson
+from tidemill_core.errors import ConfigError
 from tidemill_core.retry import RetryPolicy
+from tidemill_core.telemetry.redact import redact
 
+from tidemill_lineage.delivery.appending import append_missing
+from tidemill_lineage.delivery.forks import PerProcess
+from tidemill_lineage.emitters._base import Traits
 from tidemill_lineage.errors import EmitRefused, EmitterDown
 from tidemill_lineage.graph import with_stable_names
 from tidemill_lineage.model import ASSET_SCHEME, Dataset, DatasetUrn, Edge, Run
+
+if TYPE_CHECKING:
+    import httpx
 
 SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json"
 _FACETS = "https://openlineage.io/spec/facets"
@@ -50,7 +58,8 @@ def _events(parts: list[Run], namespace: str) -> list[dict[str, Any]]:
         "producer": PRODUCER,
         "schemaURL": f"{SPEC}#/$defs/RunEvent",
     }
-    run_id = str(uuid.uuid5(_IDS, f"{first.id}/{first.job}"))
+    again = f"/{first.attempt}" if first.attempt else ""
+    run_id = str(uuid.uuid5(_IDS, f"{first.id}/{first.job}{again}"))
     facets = {"errorMessage": _facet("ErrorMessageRunFacet", "1-0-1") | {
         "message": failed[0].error, "programmingLanguage": "python"}} if failed else {}  # fmt: skip
     start = {"eventType": "START", "eventTime": _time(min(each.started_at for each in parts)),
@@ -157,16 +166,26 @@ class OpenLineageEmitter:
         timeout_s: float = 5.0,
         retry: RetryPolicy | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        self.url = url if parts.scheme == "file" or parts.path.strip("/") else url.rstrip("/") + "/api/v1/lineage"
+        self.url = checked_url(url)
         self.namespace, self._key, self._timeout_s = namespace, api_key, timeout_s
         self._retry = retry or RetryPolicy(attempts=3, delay_s=0.2, max_delay_s=2.0)
-        self._client: Any = None
+        self._client = PerProcess(self._open)
+        self._sent: set[bytes] = set()
 
     @property
     def name(self) -> str:
         """What this emitter is called in logs and counters."""
         return "openlineage"
+
+    @property
+    def identity(self) -> str:
+        """The endpoint or file, and the namespace."""
+        return f"openlineage {redact(self.url)} {self.namespace}"
+
+    @property
+    def traits(self) -> Traits:
+        """One START and one end a run, so it wants whole runs."""
+        return Traits(whole_runs=True, local=self.url.startswith("file:"))
 
     def emit(self, runs: Sequence[Run]) -> None:
         """Send the events of runs.
@@ -175,30 +194,37 @@ class OpenLineageEmitter:
             EmitterDown: The endpoint is not there, too slow or overloaded.
             EmitRefused: It rejected an event.
         """
-        events = events_of(runs, namespace=self.namespace)
+        bodies = [orjson.dumps(event) for event in events_of(runs, namespace=self.namespace)]
         if self.url.startswith("file:"):
-            with Path(unquote(urlsplit(self.url).path)).open("ab") as file:
-                file.writelines(orjson.dumps(event) + b"\n" for event in events)
+            self._append(bodies)
             return
-        for event in events:
-            self._retry.call(self._post, orjson.dumps(event))
+        for body in bodies:
+            # what arrived before a failure half-way is not sent again with the rest
+            if body not in self._sent:
+                self._retry.call(self._post, body)
+                self._sent.add(body)
+        self._sent.difference_update(bodies)
 
     def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        client = self._client.take()
+        if client is not None:
+            client.close()
+
+    def _append(self, bodies: list[bytes]) -> None:
+        append_missing(Path(unquote(urlsplit(self.url).path)), bodies)
+
+    def _open(self) -> httpx.Client:
+        import httpx
+
+        key = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        return httpx.Client(timeout=self._timeout_s, headers={"Content-Type": "application/json"} | key)
 
     def _post(self, body: bytes) -> None:
         import httpx
 
-        if self._client is None:
-            headers = {"Content-Type": "application/json"} | (
-                {"Authorization": f"Bearer {self._key}"} if self._key else {}
-            )
-            self._client = httpx.Client(timeout=self._timeout_s, headers=headers)
         try:
-            answer = self._client.post(self.url, content=body)
+            answer = self._client.get().post(self.url, content=body)
         except httpx.HTTPError as error:
             raise EmitterDown(f"OpenLineage at {self.url}", str(error) or type(error).__name__) from error
         if answer.status_code in (408, 429) or answer.status_code >= 500:  # noqa: PLR2004  # HTTP's own numbers
@@ -207,6 +233,22 @@ class OpenLineageEmitter:
             raise EmitterDown(f"OpenLineage at {self.url}", f"status {answer.status_code}", wait_s)
         if answer.status_code >= 400:  # noqa: PLR2004
             raise EmitRefused(f"OpenLineage at {self.url}", f"status {answer.status_code}: {answer.text[:200]}")
+
+
+def checked_url(url: str) -> str:
+    """Complete the URL of an endpoint or a file.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return url if parts.path.strip("/") else url.rstrip("/") + "/api/v1/lineage"
+    if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
+        return url
+    hint = f"; did you mean 'file:///{url.removeprefix('file://')}'?" if parts.scheme == "file" else ""
+    hint = hint or (f"; did you mean 'http://{url}'?" if "://" not in url and url else "")
+    raise ConfigError(f"{redact(url)!r} is no OpenLineage address: http://host:port or file:///path wanted{hint}")
 
 
 def open_openlineage(url: str, **_: object) -> OpenLineageEmitter:

@@ -1,0 +1,1 @@
+"""How runs reach the sinks: an outbox on disk, one writer, and one courier a sink."""
