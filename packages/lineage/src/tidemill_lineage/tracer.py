@@ -288,9 +288,8 @@ class Tracer:
         self._default_run, self._own_since = f"process-{uuid.uuid4()}", self._clock()
 
     def _settle_if_cut_short(self) -> None:
-        if forks.is_cut_short():
-            if not self._writer.settle(time.monotonic() + _WRITE_S):
-                self._faults.count("outbox", TimeoutError(f"a call of a worker was not written within {_WRITE_S:g} s"))
+        if forks.is_cut_short() and not self._writer.settle(time.monotonic() + _WRITE_S):
+            self._faults.count("outbox", TimeoutError(f"a call of a worker was not written within {_WRITE_S:g} s"))
 
     def _finish(self, deadline: float) -> bool:
         # the outbox is a local file and comes first: it may take longer than the sinks are given
