@@ -127,6 +127,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     as_json: bool,
 ) -> int:
     """Run a DAG in this process, recorded as an ordinary Dagster run."""
+    from tidemill_core.dag.errors import RunSkipped
     from tidemill_core.dag.find import find_dag
     from tidemill_core.dag.params import bind
     from tidemill_core.dag.report import summary
@@ -157,6 +158,11 @@ def run(  # noqa: PLR0913 - one parameter per option
             gc.freeze()
             gc.enable()
             ended = start_dag(found, request, instance, watcher=watcher)
+    except RunSkipped as skipped:
+        click.echo(
+            json.dumps({"dag": skipped.dag, "state": "skipped", "reason": skipped.reason}) if as_json else skipped
+        )
+        return 0
     finally:
         watcher.close()
     if as_json:
@@ -165,6 +171,8 @@ def run(  # noqa: PLR0913 - one parameter per option
         for task in ended.tasks:
             if task.state == "failed":
                 click.echo(f"{task.name}: {task.error}", err=True)
+        if ended.error:
+            click.echo(ended.error, err=True)
         click.echo(summary(ended))
     return _exit_code(ended)
 
@@ -236,7 +244,7 @@ def list_(path: str | None, *, as_json: bool) -> None:
         {
             "name": each.spec.name,
             "tasks": len(each.spec.tasks),
-            "schedule": each.spec.schedule.cron if each.spec.schedule else None,
+            "schedule": _crons(each) if each.spec.schedule else None,
             "file": str(each.file),
             "description": each.spec.description,
         }
@@ -281,6 +289,11 @@ def schema() -> None:
     from tidemill_core.dag.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _crons(found: LoadedDag) -> str:
+    cron = found.spec.schedule.cron if found.spec.schedule else ""
+    return cron if isinstance(cron, str) else "; ".join(cron)
 
 
 def _component_faults(found: LoadedDag) -> tuple[ConfigFault, ...]:

@@ -41,6 +41,21 @@ def check_cron(line: str) -> str:
     return line
 
 
+def check_crons(lines: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Return one line, or several, if each can ever fire.
+
+    Raises:
+        ValueError: Says which field of which line is wrong, or that two lines are the same.
+    """
+    if isinstance(lines, str):
+        return check_cron(lines)
+    for index, line in enumerate(lines):
+        check_cron(line)
+        if line in lines[:index]:
+            raise ValueError(f"the cron line {line!r} is there twice")
+    return lines
+
+
 def check_timezone(name: str) -> str:
     """Return `name` if it is an IANA time zone.
 

@@ -5,7 +5,10 @@ TidemillError
     ├── CommandFailed        a command ended with an exit code that is not 0
     ├── TaskTimedOut         a task took longer than its `timeout_s`
     ├── TaskTemporarilyFailed (Transient) exit code 75, or a transient error in a callable
-    └── BadOutputs           (Permanent) a task did not return what it declares
+    ├── BadOutputs           (Permanent) a task did not return what it declares
+    ├── RunTimedOut          a run took longer than its `timeout_s`
+    ├── AnotherRunGoesOn     (Transient) `overlap: refuse`, and another run has not ended
+    └── RunSkipped           `overlap: skip`, and another run has not ended
 """
 
 from __future__ import annotations
@@ -44,3 +47,27 @@ class TaskTemporarilyFailed(TaskError, TransientError):
 
 class BadOutputs(TaskError, PermanentError):
     """A task did not return what it declares."""
+
+
+class RunTimedOut(TaskError):
+    """A run took longer than the `timeout_s` of its DAG."""
+
+    def __init__(self, dag: str, timeout_s: float) -> None:
+        self.dag, self.timeout_s = dag, timeout_s
+        super().__init__(f"the run of DAG {dag!r} took longer than its {timeout_s:g} s and was stopped")
+
+
+class AnotherRunGoesOn(TaskError, TransientError):
+    """Another run of the DAG has not ended, and its `overlap` is `refuse`."""
+
+    def __init__(self, dag: str, other: str) -> None:
+        self.dag, self.other = dag, other
+        super().__init__(f"{other} of DAG {dag!r} goes on, and its overlap is `refuse`; try again when it has ended")
+
+
+class RunSkipped(TaskError):
+    """The run does not take place, by the DAG's `overlap`; nothing is wrong."""
+
+    def __init__(self, dag: str, reason: str) -> None:
+        self.dag, self.reason = dag, reason
+        super().__init__(f"DAG {dag!r} is skipped: {reason}")

@@ -45,6 +45,8 @@ class RunView:
     tasks: Sequence[TaskView]
     is_temporary: bool = False
     """It failed, and every failed task said that it may succeed later."""
+    error: str = ""
+    """What ended the run as a whole, beside what its tasks say."""
 
     @property
     def is_over(self) -> bool:

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, field_validator
 
 from tidemill_core.config import Config
-from tidemill_core.dag.cron import check_cron, check_timezone
+from tidemill_core.dag.cron import check_crons, check_timezone
 
 Scalar: TypeAlias = str | int | float | bool
 JsonValue: TypeAlias = Any  # whatever YAML and JSON can hold; the callable or component checks it
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 ExecutorName: TypeAlias = Literal["in_process", "threads", "multiprocess", "celery", "k8s"]
 TriggerRule: TypeAlias = Literal["all_success", "all_done", "one_failed"]
+Overlap: TypeAlias = Literal["wait", "skip", "refuse", "allow", "cancel_older"]
 Kind: TypeAlias = Literal["asset", "op"]
 RetryCount = Annotated[int, Field(ge=0, le=100)]
 
@@ -50,14 +51,19 @@ class RetrySpec(Config):
 class ScheduleSpec(Config):
     """When a DAG runs by itself."""
 
-    cron: str
-    """Five fields (minute hour day month weekday) or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`."""
+    cron: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """Five fields (minute hour day month weekday) or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`;
+    a list of such lines starts a run at each time that any of them names."""
     timezone: str = "UTC"
     """IANA name, such as `America/New_York`."""
     enabled: bool = False
     """Start the schedule when the code location is loaded for the first time."""
+    catch_up: bool | None = None
+    """After a time without daemon: `true` starts every run that was missed since the schedule's last
+    run (the newest hundred), `false` only the newest; unset does as Dagster does, which starts the
+    newest five of a partitioned DAG and the newest one of others."""
 
-    _cron = field_validator("cron")(check_cron)
+    _cron = field_validator("cron")(check_crons)
     _timezone = field_validator("timezone")(check_timezone)
 
 
@@ -269,6 +275,11 @@ class DagSpec(Config):
     """What to do when a run has ended."""
     executor: ExecutorName | None = None
     """How tasks run; unset means the code location's setting."""
+    overlap: Overlap = "wait"
+    """What a run does while another one of this DAG goes on: `wait` for it, `skip` (end without
+    doing anything), `refuse` (exit code 75), `allow` (both run), or `cancel_older`."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds a run may take, counted from its first task; then what runs is stopped and the run fails."""
     max_concurrent: int | None = Field(default=None, gt=0, le=1000)
     """Tasks that may run at the same time."""
     tag_limits: tuple[TagLimit, ...] = ()

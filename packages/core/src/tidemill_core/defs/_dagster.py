@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dagster._core.definitions.job_base import InMemoryJob as InMemoryJob
     from dagster._core.definitions.run_request import InstigatorType as InstigatorType
     from dagster._core.errors import DagsterExecutionInterruptedError as DagsterExecutionInterruptedError
+    from dagster._core.errors import raise_execution_interrupts as raise_execution_interrupts
     from dagster._core.events import DagsterEvent as DagsterEvent
     from dagster._core.events import EngineEventData as EngineEventData
     from dagster._core.execution import context_creation_job as context_creation_job
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager as LocalComputeLogManager
     from dagster._core.storage.tags import PARENT_RUN_ID_TAG as PARENT_RUN_ID_TAG
     from dagster._utils.error import serializable_error_info_from_exc_info as serializable_error_info_from_exc_info
+    from dagster._utils.schedules import schedule_execution_time_iterator as schedule_execution_time_iterator
     from dagster_shared.error import SerializableErrorInfo as SerializableErrorInfo
     from dagster_shared.yaml_utils.source_position import SourcePositionTree as SourcePositionTree
 
@@ -98,8 +100,10 @@ PLACES: dict[str, str] = {
     "get_retries_config": "dagster._core.execution.retries",
     "get_step_dependency_config_field": "dagster._core.execution.step_dependency_config",
     "get_tag_concurrency_limits_config": "dagster._core.execution.tags",
+    "raise_execution_interrupts": "dagster._core.errors",
     "redirect_stream": "dagster._core.execution.compute_logs",
     "redirect_to_file": "dagster._core.execution.compute_logs",
+    "schedule_execution_time_iterator": "dagster._utils.schedules",
     "serializable_error_info_from_exc_info": "dagster._utils.error",
     "trigger_hook": "dagster._core.execution.plan.execute_plan",
 }

@@ -10,6 +10,8 @@ from tidemill_core.errors import ConfigError
 from tidemill_core.settings import Settings
 
 PASSWORD_VARIABLE = "TIDEMILL_DAGSTER_POSTGRES_PASSWORD"  # noqa: S105  # the name of a variable
+_ONE_RUN_OF_A_DAG = {"key": "tidemill/overlap", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+"""DAGs with `overlap: wait` tag their runs with it."""
 _HEADER = "# Written by tidemill from the TIDEMILL_* settings; changes are lost. See docs/reference/settings.md.\n"
 
 
@@ -47,7 +49,10 @@ def instance_config(settings: Settings, home: Path) -> dict[str, Any]:
     config: dict[str, Any] = {
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
-        "concurrency": {"pools": {"granularity": "op", "default_limit": 16}},
+        "concurrency": {
+            "pools": {"granularity": "op", "default_limit": 16},
+            "runs": {"tag_concurrency_limits": [_ONE_RUN_OF_A_DAG]},
+        },
         "run_monitoring": {"enabled": True, "poll_interval_seconds": 30},
         "storage": {"sqlite": {"base_dir": str(home / "storage")}},
     }

@@ -1,9 +1,9 @@
 """Compile DAG files to Dagster definitions: an asset per task (or a graph of ops), one job per DAG."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from tidemill_core.dag.callables import import_callable
 from tidemill_core.dag.expand import Step, steps
 from tidemill_core.dag.load import LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.params import bind
-from tidemill_core.dag.spec import DagSpec, ParamSpec, ScheduleSpec, StaticPartitions
+from tidemill_core.dag.spec import DagSpec, ParamSpec, StaticPartitions
 from tidemill_core.dag.template import render
 from tidemill_core.defs.dag import outputs
 from tidemill_core.defs.dag.component_tasks import ComponentTask, build_component_task, step_tags
+from tidemill_core.defs.dag.guard import guarded
 from tidemill_core.defs.dag.hooks import run_sensors, task_hooks
+from tidemill_core.defs.dag.overlap import OVERLAP_TAG
+from tidemill_core.defs.dag.schedules import schedule_definition
 from tidemill_core.defs.dag.tasks import TaskPlan, execute, retry_policy
 from tidemill_core.defs.executor.threads import executor_by_name
 from tidemill_core.errors import ConfigError
@@ -107,7 +110,7 @@ def compile_dag(
     """
     spec = _with_values(dag.spec, params or {})
     limits = [each.model_dump(exclude_none=True) for each in spec.tag_limits]
-    chosen = executor_by_name(spec.executor or executor, spec.max_concurrent, limits)
+    chosen = guarded(executor_by_name(spec.executor or executor, spec.max_concurrent, limits), spec)
     _refuse_triggers(spec, spec.executor or executor)
     partitions = partitions_definition(spec)
     resources = _params_resource(spec)
@@ -122,11 +125,11 @@ def compile_dag(
             spec.name,
             selection=dg.AssetSelection.assets(*(key for each in keys.values() for key in each)),
             description=spec.description or None,
-            tags=spec.tags,
+            tags=_run_tags(spec),
             executor_def=chosen,
         )
         parts.append(dg.Definitions(jobs=[job]))
-    schedules = [_schedule(spec, spec.schedule, job, partitions)] if spec.schedule else []
+    schedules = [schedule_definition(spec, spec.schedule, job, partitions)] if spec.schedule else []
     sensors = [import_callable(each, dag.folder) for each in spec.sensors]
     more = dg.Definitions(
         schedules=schedules, sensors=[*sensors, *run_sensors(spec.name, spec.hooks, job)], resources=resources
@@ -170,6 +173,17 @@ def partitions_definition(spec: DagSpec) -> dg.PartitionsDefinition[str] | None:
         start_date=wanted.start, end_date=wanted.end, timezone=wanted.timezone
     )
     return made
+
+
+def _run_tags(spec: DagSpec) -> dict[str, str]:
+    """Tags by which Dagster's run queue and run monitoring keep to what the file says."""
+    tags = dict(spec.tags)
+    if spec.overlap == "wait":
+        tags.setdefault(OVERLAP_TAG, spec.name)
+    if spec.timeout_s is not None:
+        # Dagster's daemon looks every half minute and ends what our own clock in the run has not.
+        tags.setdefault("dagster/max_runtime", f"{math.ceil(spec.timeout_s)}")
+    return tags
 
 
 def _with_values(spec: DagSpec, given: Mapping[str, Any]) -> DagSpec:
@@ -331,7 +345,7 @@ def _op_job(
     graph = dg.GraphDefinition(
         name=spec.name, description=spec.description or None, node_defs=ops, dependencies=dependencies
     )
-    return graph.to_job(executor_def=executor, tags=spec.tags, partitions_def=partitions)
+    return graph.to_job(executor_def=executor, tags=_run_tags(spec), partitions_def=partitions)
 
 
 def _task_op(plan: TaskPlan, name: str) -> dg.OpDefinition:
@@ -349,34 +363,3 @@ def _task_op(plan: TaskPlan, name: str) -> dg.OpDefinition:
         retry_policy=retry_policy(plan.step.retry),
         pool=plan.step.task.pool,
     )
-
-
-def _schedule(
-    spec: DagSpec, wanted: ScheduleSpec, job: Any, partitions: dg.PartitionsDefinition[str] | None
-) -> dg.ScheduleDefinition:
-    status = dg.DefaultScheduleStatus.RUNNING if wanted.enabled else dg.DefaultScheduleStatus.STOPPED
-
-    def requests(context: dg.ScheduleEvaluationContext) -> Any:
-        if partitions is None:
-            yield dg.RunRequest()
-        elif isinstance(partitions, dg.StaticPartitionsDefinition):
-            tick = context.scheduled_execution_time.isoformat()
-            keys = partitions.get_partition_keys()
-            yield from (dg.RunRequest(run_key=f"{tick} {key}", partition_key=key) for key in keys)
-        else:
-            last = _last_partition(partitions, context.scheduled_execution_time)
-            yield dg.RunRequest(partition_key=last) if last else dg.SkipReason("no partition is complete yet")
-
-    return dg.ScheduleDefinition(
-        name=f"{spec.name}_schedule",
-        job=job,
-        cron_schedule=wanted.cron,
-        execution_timezone=wanted.timezone,
-        default_status=status,
-        execution_fn=requests,
-    )
-
-
-def _last_partition(partitions: Any, now: datetime) -> str | None:
-    last: str | None = partitions.get_last_partition_key(current_time=now)
-    return last

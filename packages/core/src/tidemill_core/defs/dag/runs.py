@@ -1,10 +1,12 @@
 """Start DAGs on a Dagster instance from this process, and read what became of runs."""
 
+import _thread
 import contextlib
 import importlib
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from tidemill_core.dag.graph import dependents, reach
 from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
 from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, op_name, params_key
+from tidemill_core.defs.dag.overlap import CANCEL_TAG, OVERLAP_TAG, Turn, take_turn
 from tidemill_core.defs.dag.status import HEARTBEAT_TAG, OWNER_TAG, is_lost, owner_tag, task_names, view
 from tidemill_core.defs.executor.kept_connections import kept_connections
 from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, retry_plan, task_state
@@ -91,11 +94,31 @@ def start_dag(
 
     Raises:
         ConfigError: Parameters, tasks or the run to retry are wrong.
+        AnotherRunGoesOn: The DAG's `overlap` is `refuse`, and another run has not ended.
+        RunSkipped: Its `overlap` is `skip`, and another run has not ended.
     """
     compiled = compile_dag(dag, executor=request.executor or Settings.from_env().executor, params=request.params)
     job = _job(dag, compiled, request.module)
     selected = _selected_steps(dag, request)
-    run = _create_run(dag, compiled, job, request, selected, instance)
+    with take_turn(instance, Turn(dag=dag.spec.name, overlap=dag.spec.overlap), say=_say):
+        run = _create_run(dag, compiled, job, request, selected, instance)
+        return _execute(dag, job, run, request, instance, watcher)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _execute(
+    dag: LoadedDag,
+    job: dg.JobDefinition,
+    run: dg.DagsterRun,
+    request: RunRequest,
+    instance: dg.DagsterInstance,
+    watcher: Watcher | None,
+) -> RunView:
+    """Run what was created, with a heartbeat; then the hooks of the DAG."""
     stop = threading.Event()
     threading.Thread(target=_beat, args=(instance, run.run_id, stop), daemon=True).start()
     try:
@@ -195,7 +218,9 @@ def _create_run(
     instance: dg.DagsterInstance,
 ) -> dg.DagsterRun:
     name = dag.spec.name
-    tags = {**job.run_tags, OWNER_TAG: owner_tag(), HEARTBEAT_TAG: f"{time.time():.0f}"}
+    # The lock keeps our own runs apart. Without the queue's tag, one that was killed does not hold up the queue.
+    own = {key: value for key, value in job.run_tags.items() if key != OVERLAP_TAG}
+    tags = {**own, OWNER_TAG: owner_tag(), HEARTBEAT_TAG: f"{time.time():.0f}"}
     if request.partition:
         tags["dagster/partition"] = request.partition
     parent = find_run(instance, request.retry_run) if request.retry_run else None
@@ -235,10 +260,14 @@ def _check_parent(name: str, parent: dg.DagsterRun, instance: dg.DagsterInstance
 
 
 def _beat(instance: dg.DagsterInstance, run_id: str, stop: threading.Event) -> None:
-    """Tell other machines that this process is alive."""
+    """Tell other machines that this process is alive, and hear from them that the run shall stop."""
     while not stop.wait(HEARTBEAT_S):
         with contextlib.suppress(Exception):  # a missed beat is not worth a run
             instance.add_run_tags(run_id, {HEARTBEAT_TAG: f"{time.time():.0f}"})
+            run = instance.get_run_by_id(run_id)
+            if run is not None and CANCEL_TAG in run.tags:
+                _thread.interrupt_main()
+                return
 
 
 def _run_hooks(dag: LoadedDag, run: RunView, instance: dg.DagsterInstance) -> None:

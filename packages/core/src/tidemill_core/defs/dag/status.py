@@ -16,6 +16,7 @@ from tidemill_core.defs._dagster import RunStepKeyStatsSnapshot
 OWNER_TAG = "tidemill/owner"
 HEARTBEAT_TAG = "tidemill/heartbeat"
 TASK_TAG = "tidemill/task"
+TIMED_OUT_TAG = "tidemill/timed_out_s"
 SILENT_S = 90.0
 _INTERRUPT = "DagsterExecutionInterruptedError"
 _INTERRUPTED = "stopped by an interrupt"
@@ -117,8 +118,14 @@ def view(instance: dg.DagsterInstance, run_id: str) -> RunView:
         started=record.start_time,
         seconds=_seconds(record.start_time, record.end_time, is_over=run.is_finished),
         tasks=tasks,
+        error=_timeout(run),
         is_temporary=bool(failures) and all(is_temporary for _, is_temporary in failures.values()),
     )
+
+
+def _timeout(run: dg.DagsterRun) -> str:
+    limit = run.tags.get(TIMED_OUT_TAG)
+    return f"the run took longer than its {limit} s and was stopped" if limit else ""
 
 
 def _run_state(run: dg.DagsterRun) -> State:

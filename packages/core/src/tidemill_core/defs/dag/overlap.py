@@ -1,0 +1,138 @@
+"""What a run of a DAG does while another one goes on: wait, skip, refuse, or cancel the older one."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from tidemill_core.dag.errors import AnotherRunGoesOn, RunSkipped
+from tidemill_core.dag.spec import Overlap
+from tidemill_core.defs.dag.locks import Lock, lock_for
+from tidemill_core.defs.dag.status import OWNER_TAG, is_lost
+
+OVERLAP_TAG = "tidemill/overlap"
+"""On queued runs of a DAG with `overlap: wait`; the home's run queue allows one run for each value."""
+CANCEL_TAG = "tidemill/cancel"
+"""On a run that its process, on another machine, shall stop."""
+POLL_S = 0.25
+IN_PROGRESS = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+_HELD: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A run that asks whether it may go on."""
+
+    dag: str
+    overlap: Overlap
+    run_id: str | None = None
+    """None while the run does not exist yet."""
+    asked: float = field(default_factory=time.time)
+    """When it was asked for; of two runs that cancel older ones, the later one wins."""
+
+
+@contextmanager
+def take_turn(
+    instance: dg.DagsterInstance,
+    turn: Turn,
+    *,
+    say: Callable[[str], None] = lambda _text: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[None]:
+    """Hold the DAG's lock, once the rule lets this run go on.
+
+    Args:
+        instance: Where runs are recorded; its storage decides which lock is used.
+        turn: Who asks.
+        say: Told once why the run has to wait.
+        pause: Sleeps between two looks; what it raises ends the waiting.
+
+    Raises:
+        AnotherRunGoesOn: The rule is `refuse`.
+        RunSkipped: The rule is `skip`, or a later run has taken the place of this one.
+    """
+    if turn.overlap == "allow" or turn.dag in _HELD.get():
+        yield
+        return
+    lock = lock_for(instance, turn.dag)
+    if lock is None:
+        yield
+        return
+    try:
+        _wait(instance, turn, lock, say, pause)
+        held = _HELD.set(_HELD.get() | {turn.dag})
+        try:
+            yield
+        finally:
+            _HELD.reset(held)
+    finally:
+        lock.release()
+
+
+def _wait(
+    instance: dg.DagsterInstance, turn: Turn, lock: Lock, say: Callable[[str], None], pause: Callable[[float], None]
+) -> None:
+    asked_to_stop: set[str] = set()
+    is_told = False
+    while not lock.try_take():
+        runs = running(instance, turn.dag, but=turn.run_id)
+        others = f"run {runs[0].run_id}" if runs else "another run"
+        if turn.overlap == "refuse":
+            raise AnotherRunGoesOn(turn.dag, others)
+        if turn.overlap == "skip":
+            raise RunSkipped(turn.dag, f"{others} goes on")
+        if turn.overlap == "cancel_older":
+            _refuse_superseded(instance, turn)
+            for run in runs:
+                if run.run_id not in asked_to_stop:
+                    asked_to_stop.add(run.run_id)
+                    cancel(instance, run)
+        if not is_told:
+            is_told = True
+            say(f"waiting for {others} of DAG {turn.dag!r} to end")
+        pause(POLL_S)
+    if turn.overlap == "cancel_older":
+        _refuse_superseded(instance, turn)
+
+
+def running(instance: dg.DagsterInstance, dag: str, *, but: str | None = None) -> list[dg.DagsterRun]:
+    """List the runs of a DAG that have a process at work, the newest first."""
+    statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    runs = instance.get_runs(dg.RunsFilter(job_name=dag, statuses=statuses))
+    return [run for run in runs if run.run_id != but and not is_lost(run)]
+
+
+def _refuse_superseded(instance: dg.DagsterInstance, turn: Turn) -> None:
+    records = instance.get_run_records(dg.RunsFilter(job_name=turn.dag), limit=1)
+    for record in records:
+        is_own = record.dagster_run.run_id == turn.run_id
+        if not is_own and record.create_timestamp.timestamp() > turn.asked:
+            raise RunSkipped(turn.dag, f"run {record.dagster_run.run_id} was started later and takes its place")
+
+
+def cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Ask the process of a run to stop: by a signal, by Dagster, or by a tag that its heartbeat reads."""
+    owner = run.tags.get(OWNER_TAG)
+    if owner is None:
+        with suppress(Exception):  # a launcher may raise anything; the run then goes on, and is waited for
+            instance.run_coordinator.cancel_run(run.run_id)
+        return
+    host, _, rest = owner.partition(":")
+    pid = int(rest.partition(":")[0])
+    if host == socket.gethostname() and pid != os.getpid() and not is_lost(run):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        return
+    instance.add_run_tags(run.run_id, {CANCEL_TAG: "true"})
