@@ -53,3 +53,18 @@ def count_words(file: str) -> dict[str, object]:
 def primes(below: int) -> dict[str, object]:
     """Count the primes below a number."""
     return {"count": sum(all(number % divisor for divisor in range(2, number)) for number in range(2, below))}
+
+
+def deliver(folder: str, parts: int) -> dict[str, object]:
+    """Write some files of a few lines each, and list them."""
+    place = Path(folder).absolute()
+    place.mkdir(parents=True, exist_ok=True)
+    paths = [place / f"part{index}.csv" for index in range(parts)]
+    for lines, path in enumerate(paths, start=1):
+        path.write_text("a line\n" * lines)
+    return {"paths": [str(path) for path in paths]}
+
+
+def add_up(lines: list[int]) -> dict[str, object]:
+    """Add what the copies counted."""
+    return {"total": sum(lines)}

@@ -6,6 +6,7 @@ when other values of the same document are wrong.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,15 @@ from tidemill_core.dag.expand import combinations, step_name
 from tidemill_core.dag.graph import cycles, draw_cycle, reach
 from tidemill_core.dag.params import check_value
 from tidemill_core.dag.spec import ParamSpec, TaskSpec
-from tidemill_core.dag.template import SCOPES, TemplateError, condition_references, references
+from tidemill_core.dag.template import (
+    SCOPES,
+    TASK_FACTS,
+    TASK_STATES,
+    TemplateError,
+    condition_references,
+    references,
+    state_words,
+)
 from tidemill_core.plugins import did_you_mean
 
 KeyPath = tuple[str | int, ...]
@@ -34,7 +43,9 @@ _ONLY_WITH = {
     "pipes": ("run",),
     "outputs": ("run", "call"),
 }
-_TEMPLATES = ("run", "with", "arguments", "env", "cwd")
+_TEMPLATES = ("run", "with", "arguments", "env", "cwd", "matrix")
+_ONCE = ("asset_key", "tags", "pool", "deps", "description", "when")
+"""What a task has once, however many copies a list makes at run time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,10 +163,10 @@ def _triggers(dag: RawDag) -> Iterator[ConfigFault]:
             continue
         if not task.needs:
             yield task.fault(f"{trigger} has no meaning without needs", "trigger")
-        if executor not in (None, "threads"):
+        if executor not in (None, "threads", "in_process"):
             yield task.fault(
-                f"{trigger} needs the threads executor; this DAG has {executor}, which never starts a task "
-                "after a failed one",
+                f"{trigger} needs the threads executor (or in_process); this DAG has {executor}, "
+                "which never starts a task after a failed one",
                 "trigger",
             )
 
@@ -167,6 +178,7 @@ def _matrices(dag: RawDag) -> Iterator[ConfigFault]:
         if not isinstance(matrix, Mapping) or not matrix:
             continue
         if any(not isinstance(values, list | tuple) for values in matrix.values()):
+            yield from _fan_out(task)
             continue
         for name, values in matrix.items():
             if not values:
@@ -177,6 +189,24 @@ def _matrices(dag: RawDag) -> Iterator[ConfigFault]:
             if name in steps:
                 yield task.fault(f"two copies would have the name {name!r}", "matrix")
             steps[name] = task.name
+
+
+def _fan_out(task: RawTask) -> Iterator[ConfigFault]:
+    """Check a matrix that an earlier task fills."""
+    if task.value.get("use"):
+        message = "a component's attributes are read before the run, so only a list in the file can fan it out"
+        yield task.fault(message, "matrix")
+    for key in _ONCE:
+        texts = [text for text, parts in _named(task.value.get(key)) if parts[0] == "matrix"]
+        if texts:
+            message = f"{texts[0]}: the copies are made when the run goes on, and share one {key}"
+            yield task.fault(message, key)
+
+
+def _named(value: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from ((f"${{{'.'.join(parts)}}}", parts) for parts in references(value))
+    if isinstance(value, str) and "${" not in value:
+        yield from ((name, ("matrix",)) for name in re.findall(r"\bmatrix\.\w+", value))
 
 
 def _params(dag: RawDag) -> Iterator[ConfigFault]:
@@ -202,9 +232,14 @@ def _asset_keys(dag: RawDag) -> Iterator[ConfigFault]:
         text = key if isinstance(key, str) else "/".join(map(str, key))
         if text in first:
             yield task.fault(f"asset {text!r} is made by task {first[text].name!r} already", "asset_key")
-        elif task.value.get("matrix") and "${matrix." not in text:
+        elif _has_copies(task) and "${matrix." not in text:
             yield task.fault("all copies would make the same asset; put ${matrix.name} into the key", "asset_key")
         first.setdefault(text, task)
+
+
+def _has_copies(task: RawTask) -> bool:
+    matrix = task.value.get("matrix")
+    return bool(matrix) and isinstance(matrix, Mapping) and not any(isinstance(each, str) for each in matrix.values())
 
 
 def _templates(dag: RawDag) -> Iterator[ConfigFault]:
@@ -216,7 +251,7 @@ def _templates(dag: RawDag) -> Iterator[ConfigFault]:
             if isinstance(parts, ConfigFault):
                 yield parts
                 continue
-            if parts[0] == "outputs" and upstream is None:
+            if parts[0] in ("outputs", "tasks") and upstream is None:
                 upstream = reach(needs, task.needs)
             message = _wrong_reference(parts, key, task, dag, tasks, upstream or set())
             if message:
@@ -233,6 +268,10 @@ def _references(task: RawTask) -> Iterator[tuple[str, tuple[str, ...] | ConfigFa
             for parts in condition_references(condition):
                 if parts not in (("true",), ("false",)):
                     yield "when", parts
+            for word in state_words(condition):
+                if word not in TASK_STATES:
+                    message = f"{word!r} is no state of a task{did_you_mean(word, list(TASK_STATES))}"
+                    yield "when", task.fault(f"{message}; known: {', '.join(TASK_STATES)}", "when")
         except TemplateError as error:
             yield "when", task.fault(str(error), "when")
 
@@ -255,6 +294,22 @@ def _wrong_reference(  # noqa: PLR0911 - one return per scope
         return "" if rest[0] in known else f"the matrix has no {rest[0]!r}{did_you_mean(rest[0], known)}"
     if scope == "outputs":
         return _wrong_output(rest, text, tasks, upstream)
+    if scope == "tasks":
+        return _wrong_fact(rest, text, key, tasks, upstream)
+    return ""
+
+
+def _wrong_fact(rest: tuple[str, ...], text: str, key: str, tasks: Mapping[str, RawTask], upstream: set[str]) -> str:
+    """Say what is wrong with `tasks.NAME.fact`, if anything."""
+    if key != "when":
+        return f"{text}: how a task ended is known only in `when`"
+    if rest[0] not in tasks:
+        return f"{text}: unknown task {rest[0]!r}{did_you_mean(rest[0], list(tasks))}"
+    if rest[0] not in upstream:
+        return f"{text}: add {rest[0]!r} to needs, or it may not have ended yet"
+    fact = ".".join(rest[1:])
+    if fact not in TASK_FACTS:
+        return f"{text}: a task has {', '.join(TASK_FACTS)}{did_you_mean(fact, list(TASK_FACTS))}"
     return ""
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from tidemill_core.dag.errors import BadOutputs
 from tidemill_core.dag.graph import topological_order
 from tidemill_core.dag.spec import DagSpec, RetrySpec, Scalar, TaskDefaults, TaskSpec
 from tidemill_core.dag.template import render
@@ -26,6 +29,11 @@ class Step:
     """Names of the steps that come first."""
     matrix: Mapping[str, Scalar]
     """Values of this copy; empty without a matrix."""
+
+    @property
+    def is_fan_out(self) -> bool:
+        """Whether its copies are made at run time, from what an earlier task returned."""
+        return is_fan_out(self.task)
 
     @property
     def retry(self) -> RetrySpec | None:
@@ -50,8 +58,68 @@ def steps(dag: DagSpec) -> list[Step]:
 
 
 def combinations(task: TaskSpec) -> list[dict[str, Scalar]]:
-    """List the matrix values of each copy; one empty one without a matrix."""
+    """List the matrix values of each copy; one empty one without a matrix, and for copies made at run time."""
+    if is_fan_out(task):
+        return [{}]
     return [dict(zip(task.matrix, values, strict=True)) for values in product(*task.matrix.values())]
+
+
+def is_fan_out(task: TaskSpec) -> bool:
+    """Tell whether a list of the matrix is the output of an earlier task."""
+    return any(isinstance(values, str) for values in task.matrix.values())
+
+
+def run_time_copies(task: TaskSpec, lists: Mapping[str, Any]) -> dict[str, dict[str, Scalar]]:
+    """Make the copies of a fan-out over outputs.
+
+    Args:
+        task: The task; lists of its own are taken from its matrix.
+        lists: What the outputs hold, by name in the matrix.
+
+    Returns:
+        Matrix values by the name of each copy, in the order of the lists; empty if a list is.
+
+    Raises:
+        BadOutputs: A value is no list, holds something else than texts, numbers and booleans,
+            or there are more copies than `max_copies`.
+    """
+    axes = {name: lists[name] if isinstance(values, str) else values for name, values in task.matrix.items()}
+    for name, values in axes.items():
+        _check_axis(task, name, values)
+    count = math.prod(len(values) for values in axes.values())
+    if count > task.max_copies:
+        sources = ", ".join(str(values) for values in task.matrix.values() if isinstance(values, str))
+        raise BadOutputs(f"task {task.name!r}: {sources} would make {count} copies, max_copies is {task.max_copies}")
+    copies: dict[str, dict[str, Scalar]] = {}
+    for values in product(*axes.values()):
+        found = dict(zip(axes, values, strict=True))
+        copies[_free_name(copy_name(found), copies)] = found
+    return copies
+
+
+def _check_axis(task: TaskSpec, name: str, values: Any) -> None:
+    source = task.matrix[name]
+    if not isinstance(values, list | tuple):
+        kind = type(values).__name__
+        raise BadOutputs(f"task {task.name!r}: {source} must be a list to fan out over, it is {kind} ({values!r:.60})")
+    for index, value in enumerate(values):
+        if not isinstance(value, str | int | float):
+            kind = type(value).__name__
+            raise BadOutputs(
+                f"task {task.name!r}: item {index} of {source} is {kind} ({value!r:.60}); "
+                "a copy is made for a text, a number or a boolean"
+            )
+
+
+def copy_name(values: Mapping[str, Scalar]) -> str:
+    """Name a copy after its values, at most 60 characters: ``us_2013``."""
+    words = (_NOT_WORD.sub("_", str(value)).strip("_") or "x" for value in values.values())
+    return "_".join(words).encode("ascii", "replace").decode().replace("?", "_")[:60]
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    numbers = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in taken else next(each for each in numbers if each not in taken)
 
 
 def step_name(task: str, values: Mapping[str, Scalar]) -> str:

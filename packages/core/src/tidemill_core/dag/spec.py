@@ -13,9 +13,12 @@ Scalar: TypeAlias = str | int | float | bool
 JsonValue: TypeAlias = Any  # whatever YAML and JSON can hold; the callable or component checks it
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 ExecutorName: TypeAlias = Literal["in_process", "threads", "multiprocess", "celery", "k8s"]
-TriggerRule: TypeAlias = Literal["all_success", "all_done", "one_failed"]
+TriggerRule: TypeAlias = Literal[
+    "all_success", "all_done", "one_failed", "one_success", "none_failed", "none_failed_min_one_success", "always"
+]
 Overlap: TypeAlias = Literal["wait", "skip", "refuse", "allow", "cancel_older"]
 Kind: TypeAlias = Literal["asset", "op"]
+OutputList = Annotated[str, Field(pattern=r"^\$\{\s*outputs\.[A-Za-z_]\w*\.[A-Za-z_]\w*\s*\}$")]
 RetryCount = Annotated[int, Field(ge=0, le=100)]
 
 
@@ -196,11 +199,18 @@ class TaskSpec(Config):
     tags: dict[str, str] = Field(default={})
     """Tags of the step; `dagster/priority` orders ready tasks."""
     when: str | None = None
-    """Condition, such as `params.full and outputs.extract.rows > 0`; if false the task and what needs it is skipped."""
+    """Condition, such as `params.full and outputs.extract.rows > 0` or `tasks.load.state == 'failed'`;
+    if false the task is skipped, and what needs it by `all_success`, too."""
     trigger: TriggerRule = "all_success"
-    """When to start, given how the needed tasks ended; anything but all_success needs the threads executor."""
-    matrix: dict[Identifier, list[Scalar]] = Field(default={})
-    """Fan out: one copy per combination, `${matrix.name}` in its texts."""
+    """When to start, given how the needed tasks ended; anything but all_success needs the `threads` or
+    `in_process` executor. `none_failed` joins branches of which some were skipped."""
+    matrix: dict[Identifier, list[Scalar] | OutputList] = Field(default={})
+    """Fan out: one copy per combination, `${matrix.name}` in its texts. Instead of a list, the output of an
+    earlier task, `${outputs.task.name}`: then the copies are made when that task is done."""
+    max_copies: int = Field(default=1000, gt=0, le=10_000)
+    """Copies that a list of an earlier task may bring; a longer one fails the task."""
+    max_parallel: int | None = Field(default=None, gt=0)
+    """Copies over an earlier task's output that run at once."""
     outputs: tuple[Identifier, ...] = ()
     """Names of values it returns, for `${outputs.task.name}` in later tasks."""
     kind: Kind | None = None

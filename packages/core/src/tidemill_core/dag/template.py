@@ -16,7 +16,11 @@ from tidemill_core.dag.spec import JsonValue
 from tidemill_core.errors import PermanentError
 from tidemill_core.plugins import did_you_mean
 
-SCOPES = ("params", "matrix", "outputs", "run", "partition")
+SCOPES = ("params", "matrix", "outputs", "run", "partition", "tasks")
+"""`tasks` is known in conditions only."""
+TASK_FACTS = ("state", "exit_code", "tries")
+TASK_STATES = ("failed", "running", "not run", "done", "skipped")
+"""States of a task in conditions, the worst first."""
 _REFERENCE = re.compile(r"\$\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*\}")
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -119,6 +123,23 @@ def condition_references(text: str) -> Iterator[tuple[str, ...]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner:
             yield _dotted(node, text)
+
+
+def state_words(text: str) -> Iterator[str]:
+    """Yield the words that a condition compares with the state of a task.
+
+    Raises:
+        TemplateError: The condition is malformed.
+    """
+    for node in ast.walk(_parse(text)):
+        if not isinstance(node, ast.Compare):
+            continue
+        sides = [node.left, *node.comparators]
+        if any(isinstance(side, ast.Attribute) and ast.unparse(side).startswith("tasks.") for side in sides) and any(
+            isinstance(side, ast.Attribute) and side.attr == "state" for side in sides
+        ):
+            words = [each for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant)]
+            yield from (word.value for word in words if isinstance(word.value, str))
 
 
 def holds(text: str, scopes: Values) -> bool:

@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagster._core.definitions.dependency import (
+        DynamicCollectDependencyDefinition as DynamicCollectDependencyDefinition,
+    )
     from dagster._core.definitions.job_base import InMemoryJob as InMemoryJob
     from dagster._core.definitions.run_request import InstigatorType as InstigatorType
     from dagster._core.errors import DagsterExecutionInterruptedError as DagsterExecutionInterruptedError
@@ -66,6 +69,7 @@ PLACES: dict[str, str] = {
     "ComputeIOType": "dagster._core.storage.compute_log_manager",
     "DagsterEvent": "dagster._core.events",
     "DagsterExecutionInterruptedError": "dagster._core.errors",
+    "DynamicCollectDependencyDefinition": "dagster._core.definitions.dependency",
     "EngineEventData": "dagster._core.events",
     "ErrorSource": "dagster._core.execution.plan.objects",
     "ExecuteRunWithPlanIterable": "dagster._core.execution.api",

@@ -18,6 +18,7 @@ from tidemill_core.dag.spec import DagSpec, ParamSpec, StaticPartitions
 from tidemill_core.dag.template import render
 from tidemill_core.defs.dag import outputs
 from tidemill_core.defs.dag.component_tasks import ComponentTask, build_component_task, step_tags
+from tidemill_core.defs.dag.fan_out import DONE, fan_out_graph, tag_limits
 from tidemill_core.defs.dag.guard import guarded
 from tidemill_core.defs.dag.hooks import run_sensors, task_hooks
 from tidemill_core.defs.dag.overlap import OVERLAP_TAG
@@ -110,11 +111,12 @@ def compile_dag(
     """
     spec = _with_values(dag.spec, params or {})
     limits = [each.model_dump(exclude_none=True) for each in spec.tag_limits]
+    plans = _plans(dag, spec)
+    limits += tag_limits(plans)
     chosen = guarded(executor_by_name(spec.executor or executor, spec.max_concurrent, limits), spec)
     _refuse_triggers(spec, spec.executor or executor)
     partitions = partitions_definition(spec)
     resources = _params_resource(spec)
-    plans = _plans(dag, spec)
     keys: dict[str, Sequence[dg.AssetKey]] = {}
     if spec.kind == "op":
         job: Any = _op_job(spec, plans, chosen, partitions)
@@ -198,7 +200,7 @@ def _with_values(spec: DagSpec, given: Mapping[str, Any]) -> DagSpec:
 
 def _refuse_triggers(spec: DagSpec, executor: str) -> None:
     wrong = [task.name for task in spec.tasks if task.trigger != "all_success"]
-    if wrong and executor != "threads":
+    if wrong and executor not in ("threads", "in_process"):
         raise ConfigError(
             f"DAG {spec.name!r}: the trigger of {', '.join(wrong)} needs the threads executor, not {executor}; "
             "say `executor: threads` in the DAG"
@@ -245,7 +247,8 @@ def _assets(
             others.append(_leftovers(made))
             keys[step.name], last[step.name] = made.keys, made.last_keys
         else:
-            assets.append(_task_asset(spec, plans[step.name], needed, partitions))
+            make = _fan_out_asset if step.is_fan_out else _task_asset
+            assets.append(make(spec, plans[step.name], needed, partitions))
             keys[step.name] = last[step.name] = [asset_key(spec.name, step)]
     return [dg.Definitions(assets=assets), *others]
 
@@ -279,7 +282,8 @@ def _plans(dag: LoadedDag, spec: DagSpec) -> dict[str, TaskPlan]:
     sources: dict[str, list[outputs.Source]] = {}
     for step in every:
         key = asset_key(spec.name, step) if is_asset else None
-        source = outputs.Source(step_key=op_name(spec.name, step.name), asset_key=key)
+        name = op_name(spec.name, step.name)
+        source = outputs.Source(step_key=f"{name}.{DONE}" if step.is_fan_out else name, asset_key=key)
         sources.setdefault(step.task.name, []).append(source)
     return {
         step.name: TaskPlan(
@@ -298,19 +302,7 @@ def _task_asset(
     spec: DagSpec, plan: TaskPlan, needed: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str] | None
 ) -> dg.AssetsDefinition:
     task = plan.step.task
-    deps = [dg.AssetKey(each.split("/") if isinstance(each, str) else list(each)) for each in task.deps]
-    kinds = set(task.kinds) or {"shell" if task.run is not None else "python"}
-    assert plan.asset_key is not None
-    asset = dg.AssetSpec(
-        key=plan.asset_key,
-        deps=list(dict.fromkeys([*needed, *deps])),
-        description=task.description or None,
-        group_name=task.group or spec.name,
-        kinds=kinds | ({"op"} if task.kind == "op" else set()),
-        owners=list(task.owners),
-        skippable=task.when is not None,
-        partitions_def=partitions,
-    )
+    asset = _asset_spec(spec, plan, needed, partitions)
 
     @dg.multi_asset(
         specs=[asset],
@@ -328,17 +320,60 @@ def _task_asset(
     return compute
 
 
+def _asset_spec(
+    spec: DagSpec, plan: TaskPlan, needed: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str] | None
+) -> dg.AssetSpec:
+    task = plan.step.task
+    deps = [dg.AssetKey(each.split("/") if isinstance(each, str) else list(each)) for each in task.deps]
+    kinds = set(task.kinds) or {"shell" if task.run is not None else "python"}
+    assert plan.asset_key is not None
+    return dg.AssetSpec(
+        key=plan.asset_key,
+        deps=list(dict.fromkeys([*needed, *deps])),
+        description=task.description or None,
+        group_name=task.group or spec.name,
+        kinds=kinds | ({"op"} if task.kind == "op" else set()),
+        owners=list(task.owners),
+        skippable=task.when is not None,
+        partitions_def=partitions,
+    )
+
+
+def _fan_out_asset(
+    spec: DagSpec, plan: TaskPlan, needed: Sequence[dg.AssetKey], partitions: dg.PartitionsDefinition[str] | None
+) -> dg.AssetsDefinition:
+    """Make one asset of all copies: it is materialized when they are collected."""
+    asset = _asset_spec(spec, plan, needed, partitions)
+    inputs = {f"needs_{dep.asset_key.to_python_identifier()}": dep.asset_key for dep in asset.deps}
+    made = dg.AssetsDefinition.from_graph(
+        fan_out_graph(plan, op_name(spec.name, plan.step.name), list(inputs)),
+        keys_by_input_name=inputs,
+        keys_by_output_name={DONE: asset.key},
+        partitions_def=partitions,
+    )
+    return made.map_asset_specs(
+        lambda each: each.replace_attributes(
+            description=asset.description, group_name=asset.group_name, kinds=asset.kinds, owners=list(asset.owners)
+        )
+    )
+
+
 def _op_job(
     spec: DagSpec,
     plans: Mapping[str, TaskPlan],
     executor: dg.ExecutorDefinition,
     partitions: dg.PartitionsDefinition[str] | None,
 ) -> dg.JobDefinition:
-    ops, dependencies = [], {}
+    ops: list[dg.NodeDefinition] = []
+    dependencies: dict[dg.NodeInvocation, dict[str, dg.DependencyDefinition]] = {}
     for step in steps(spec):
         name = op_name(spec.name, step.name)
-        ops.append(_task_op(plans[step.name], name))
-        invocation = dg.NodeInvocation(name, hook_defs=task_hooks(spec.name, step.name, step.task.hooks))
+        if step.is_fan_out:
+            ops.append(fan_out_graph(plans[step.name], name, [f"after_{need}" for need in step.needs]))
+            invocation = dg.NodeInvocation(name)
+        else:
+            ops.append(_task_op(plans[step.name], name))
+            invocation = dg.NodeInvocation(name, hook_defs=task_hooks(spec.name, step.name, step.task.hooks))
         dependencies[invocation] = {
             f"after_{need}": dg.DependencyDefinition(op_name(spec.name, need), "done") for need in step.needs
         }

@@ -21,7 +21,7 @@ from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
 from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, op_name, params_key
 from tidemill_core.defs.dag.overlap import CANCEL_TAG, OVERLAP_TAG, Turn, take_turn
-from tidemill_core.defs.dag.status import HEARTBEAT_TAG, OWNER_TAG, is_lost, owner_tag, task_names, view
+from tidemill_core.defs.dag.status import HEARTBEAT_TAG, OWNER_TAG, is_lost, name_of, owner_tag, task_names, view
 from tidemill_core.defs.executor.kept_connections import kept_connections
 from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, retry_plan, task_state
 from tidemill_core.errors import ConfigError, PermanentError
@@ -125,11 +125,13 @@ def _execute(
         with quiet_logs(instance):
             names = task_names(instance, run)
             if watcher is not None:
-                watcher.begin(run.run_id, dag.spec.name, list(names.values()))
+                shown = [name for name in names.values() if "[?]" not in name]
+                watcher.begin(run.run_id, dag.spec.name, shown)
             for event in execute_events(job, run, instance, _reload_arguments(dag, request)):
                 state = task_state(event)
-                if watcher is not None and state and event.step_key in names:
-                    watcher.task(names[event.step_key], state)
+                name = name_of(names, event.step_key or "")
+                if watcher is not None and state and name is not None:
+                    watcher.task(name, state)
     finally:
         stop.set()
     ended = view(instance, run.run_id)
@@ -288,14 +290,15 @@ def log_lines(instance: dg.DagsterInstance, run_id: str, task: str | None = None
     manager = instance.compute_log_manager
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
-        if event is None and entry.step_key in names and task in (None, names[entry.step_key]):
-            yield f"[{names[entry.step_key]}] {logging.getLevelName(entry.level).lower()}: {entry.user_message}"
+        name = name_of(names, entry.step_key or "")
+        if event is None and name is not None and task in (None, name):
+            yield f"[{name}] {logging.getLevelName(entry.level).lower()}: {entry.user_message}"
         if event is None or event.event_type != dg.DagsterEventType.LOGS_CAPTURED:
             continue
         captured = event.logs_captured_data
         keys = captured.step_keys or []
         data = manager.get_log_data([run_id, "compute_logs", captured.file_key])
-        own = len(keys) == 1 and names.get(keys[0]) == task
+        own = len(keys) == 1 and name_of(names, keys[0]) == task
         for line in _text(data.stdout).splitlines() + _text(data.stderr).splitlines():
             if task is None or own or line.startswith(f"[{task}]"):
                 yield line

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def view(instance: dg.DagsterInstance, run_id: str) -> RunView:
     run = record.dagster_run
     state = _run_state(run)
     stats = {each.step_key: each for each in instance.get_run_step_stats(run_id)}
-    names = task_names(instance, run)
+    names = _with_copies(task_names(instance, run), stats)
     failures = _failures(instance, run_id) if any(_status(each) == "FAILURE" for each in stats.values()) else {}
     silent = _without_output(instance, run_id, stats) if state == "done" or failures else set()
     is_over = state in ("done", "failed", "canceled", "lost")
@@ -149,9 +149,37 @@ def task_names(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[str, st
     for step in plan.steps:
         if step.key in wanted:
             tag: str = (step.tags or {}).get(TASK_TAG, step.key)
-            own = f"{run.job_name}__{tag}"
-            names[step.key] = tag if step.key in (own, tag) or tag == step.key else f"{tag} ({step.key})"
+            names[step.key] = _shown(run.job_name, step.key, tag)
     return names
+
+
+def _shown(job: str, key: str, tag: str) -> str:
+    """Name a step for people: its task; of a fan-out over outputs ``task (list)``, ``task[copy]`` and ``task``."""
+    own = f"{job}__{tag}"
+    if key in (own, tag, f"{own}.done"):
+        return tag
+    if key == f"{own}.copies":
+        return f"{tag} (list)"
+    return tag + key.removeprefix(f"{own}.copy") if key.startswith(f"{own}.copy[") else f"{tag} ({key})"
+
+
+def name_of(names: Mapping[str, str], key: str) -> str | None:
+    """Look up the name of a step; a copy made at run time has that of its plan, ``task[?]``, with its own key."""
+    if key in names or "[" not in key:
+        return names.get(key)
+    plain, _, copy = key.partition("[")
+    name = names.get(f"{plain}[?]")
+    return name.replace("[?]", f"[{copy}") if name else None
+
+
+def _with_copies(names: Mapping[str, str], stats: Iterable[str]) -> dict[str, str]:
+    """Put the copies that were made in the place of ``task[?]``."""
+    found = {key: name for key, name in names.items() if "[?]" not in key}
+    for key in stats:
+        name = name_of(names, key)
+        if name is not None:
+            found[key] = name
+    return found
 
 
 def _status(stats: RunStepKeyStatsSnapshot) -> str:

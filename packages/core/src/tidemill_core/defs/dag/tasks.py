@@ -1,7 +1,7 @@
 """What a task does when Dagster runs it: condition, templates, the work, errors and outputs."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tidemill_core.dag.process import Command, call_in_process, run_command
 from tidemill_core.dag.spec import RetrySpec
 from tidemill_core.dag.template import condition_references, holds, references, render
 from tidemill_core.defs.dag import outputs
+from tidemill_core.defs.dag.states import note_exit_code, read_states
 from tidemill_core.errors import PermanentError, TransientError
 
 DEFAULT_RETRIES = RetrySpec(count=3, delay_s=5.0, on=("transient",))
@@ -54,7 +55,7 @@ def call_resources(plan: TaskPlan) -> list[str]:
 def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
     """Run a step; yields what Dagster records, or nothing when its condition says no."""
     task = plan.step.task
-    scopes = _scopes(plan, context)
+    scopes = scopes_of(plan, context)
     if task.when and not holds(task.when, scopes):
         context.log.info("task %s is skipped: %s is false", plan.step.name, task.when)
         return
@@ -66,6 +67,7 @@ def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
     except dg.RetryRequested:
         raise
     except Exception as error:  # the task's own code may raise anything; it becomes retry or failure
+        note_exit_code(context, error)
         raise translated(plan.step, error) from error
 
 
@@ -112,13 +114,17 @@ def retry_policy(rule: RetrySpec | None) -> dg.RetryPolicy | None:
     return dg.RetryPolicy(max_retries=rule.count, delay=rule.delay_s, backoff=backoff, jitter=jitter)
 
 
-def _scopes(plan: TaskPlan, context: Context) -> dict[str, Any]:
+def scopes_of(plan: TaskPlan, context: Context, *, more: Sequence[Any] = ()) -> dict[str, Any]:
+    """Collect the values that the texts of a step, its condition and `more` texts may name."""
     task = plan.step.task
     partition = context.partition_key if context.has_partition_key else None
-    texts = [task.run, task.arguments, task.env, task.cwd]
+    texts = [task.run, task.arguments, task.env, task.cwd, *more]
     used = {parts[1] for parts in references(texts) if parts[0] == "outputs"}
+    asked: set[str] = set()
     if task.when:
-        used |= {parts[1] for parts in condition_references(task.when) if parts[0] == "outputs"}
+        read = list(condition_references(task.when))
+        used |= {parts[1] for parts in read if parts[0] == "outputs"}
+        asked = {parts[1] for parts in read if parts[0] == "tasks"}
     run = {"id": context.run.run_id, "dag": plan.dag, "task": task.name}
     return {
         "params": getattr(context.resources, plan.params_key) if plan.params_key else {},
@@ -129,7 +135,14 @@ def _scopes(plan: TaskPlan, context: Context) -> dict[str, Any]:
             name: outputs.read(context.instance, context.run.run_id, plan.sources[name], partition=partition)
             for name in used
         },
+        "tasks": _states(plan, context, asked) if asked else {},
     }
+
+
+def _states(plan: TaskPlan, context: Context, asked: Iterable[str]) -> dict[str, Any]:
+    prefix = f"{plan.dag}__"
+    copies = {name: [source.step_key.removeprefix(prefix) for source in plan.sources[name]] for name in asked}
+    return read_states(context.instance, context.run.run_id, copies)
 
 
 def _run(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[str, Any]:

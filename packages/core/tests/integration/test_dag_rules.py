@@ -1,0 +1,112 @@
+"""Trigger rules and conditions on how earlier tasks ended, in real runs and against an oracle."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from tidemill_core.config import ConfigFaults
+from tidemill_core.dag import DagSpec, LoadedDag, load_dags, loaded_dag
+from tidemill_core.dag.report import RunView
+from tidemill_core.defs.dag.runs import RunRequest, start_dag
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test(temp_dir=str(tmp_path_factory.mktemp("home"))) as made:
+        yield made
+
+
+def dag(*tasks: Mapping, name: str = "d", **rest) -> LoadedDag:
+    return loaded_dag(DagSpec.model_validate({"name": name, "tasks": list(tasks), **rest}))
+
+
+def start(found: LoadedDag, instance: dg.DagsterInstance, **request) -> RunView:
+    return start_dag(found, RunRequest(**request), instance)
+
+
+def states(run: RunView) -> dict[str, str]:
+    return {task.name: task.state for task in run.tasks}
+
+
+def test_join_after_exclusive_branches_needs_one_word(instance: dg.DagsterInstance) -> None:
+    def tasks(trigger: str) -> list[dict]:
+        return [
+            {"name": "full", "run": "true", "when": "params.full"},
+            {"name": "part", "run": "true", "when": "not params.full"},
+            {"name": "join", "run": "true", "needs": ["full", "part"], "trigger": trigger},
+        ]
+
+    params = {"full": {"type": "bool", "default": True}}
+    joined = start(dag(*tasks("none_failed"), params=params, name="joined"), instance)
+    plain = start(dag(*tasks("all_success"), params=params, name="plain"), instance)
+
+    assert {"full": "done", "part": "skipped", "join": "done"} == states(joined)
+    assert "skipped" == states(plain)["join"]
+
+
+@pytest.mark.parametrize("kind", ["asset", "op"])
+def test_condition_reads_how_earlier_tasks_ended(instance: dg.DagsterInstance, kind: str) -> None:
+    retry = {"count": 1, "delay_s": 0, "jitter": "none"}
+    watch = {"run": "true", "needs": ["good", "bad", "busy", "off", "later"], "trigger": "all_done"}
+    conditions = {
+        "a": "tasks.good.state == 'done' and tasks.good.exit_code == 0 and tasks.good.tries == 1",
+        "b": "tasks.bad.state == 'failed' and tasks.bad.exit_code == 4",
+        "c": "tasks.busy.exit_code == 75 and tasks.busy.tries == 2",
+        "d": "tasks.off.state == 'skipped' and tasks.off.tries == 1",
+        "e": "tasks.later.state == 'not run' and tasks.later.tries == 0",
+        "f": "tasks.bad.exit_code in [1, 2, 3]",
+    }
+
+    run = start(
+        dag(
+            {"name": "good", "run": "true"},
+            {"name": "bad", "run": "exit 4"},
+            {"name": "busy", "run": "exit 75", "retry": retry},
+            {"name": "off", "run": "true", "when": "false"},
+            {"name": "later", "run": "true", "needs": ["bad"]},
+            *({"name": name, "when": text, **watch} for name, text in conditions.items()),
+            kind=kind,
+            name=f"facts_{kind}",
+        ),
+        instance,
+    )
+
+    found = states(run)
+    assert dict.fromkeys("abcde", "done") | {"f": "skipped"} == {name: found[name] for name in conditions}
+
+
+def test_condition_of_a_retried_run_reads_what_the_first_run_did(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    found = dag(
+        {"name": "first", "run": "true"},
+        {"name": "second", "run": f"test -f {tmp_path}/fixed", "needs": ["first"]},
+        {"name": "third", "run": "true", "needs": ["second"], "when": "tasks.first.state == 'done'"},
+        name="retried_facts",
+    )
+    failed = start(found, instance)
+    (tmp_path / "fixed").touch()
+
+    again = start(found, instance, retry_run=failed.id)
+
+    assert {"second": "done", "third": "done"} == states(again)
+
+
+@pytest.mark.parametrize(
+    ("task", "fault"),
+    [
+        ("{name: b, run: x, needs: [a], trigger: none_faild}", "none_failed"),
+        ("{name: b, run: x, needs: [a], when: tasks.a.stat == 'done'}", "did you mean 'state'"),
+        ("{name: b, run: x, needs: [a], when: tasks.aa.state == 'done'}", "did you mean 'a'"),
+        ("{name: b, run: x, when: tasks.a.state == 'done'}", "add 'a' to needs"),
+        ("{name: b, run: x, needs: [a], when: tasks.a.state == 'faild'}", "did you mean 'failed'"),
+        ("{name: b, run: x, needs: [a], when: \"tasks.a.state in ['success']\"}", "no state of a task"),
+        ("{name: b, run: 'echo ${tasks.a.state}', needs: [a]}", "only in `when`"),
+    ],
+)
+def test_wrong_rules_and_facts_are_named_at_their_line(tmp_path: Path, task: str, fault: str) -> None:
+    (tmp_path / "d.yaml").write_text(f"name: d\ntasks:\n  - {{name: a, run: x}}\n  - {task}\n")
+
+    with pytest.raises(ConfigFaults) as caught:
+        load_dags(tmp_path)
+
+    assert {4} == {each.place.line for each in caught.value.faults}
+    assert fault in str(caught.value)
