@@ -10,6 +10,7 @@ from tidemill_core.dag import DagSpec, LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.report import RunView
 from tidemill_core.defs.dag.runs import RunRequest, start_dag
 
+
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
     with dg.instance_for_test(temp_dir=str(tmp_path_factory.mktemp("home"))) as made:
