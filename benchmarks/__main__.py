@@ -89,6 +89,18 @@ GOALS: tuple[Goal, ...] = (
         lambda result: 1 / result["ratios"]["openlineage-python / tidemill, per START + COMPLETE"],
         1 / 17,
     ),
+    (
+        "one more run into a million edges, ms",
+        "lineage_store",
+        lambda result: result["figures"]["one more run that says something else, ms"],
+        50,
+    ),
+    (
+        "`tidemill lineage impact` in a million edges, CPU s",
+        "lineage_store",
+        lambda result: result["figures"]["impact by the command, s"],
+        1,
+    ),
 )
 
 

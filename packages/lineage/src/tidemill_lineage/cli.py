@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tidemill_lineage.events import EventLog
     from tidemill_lineage.graph import Graph
     from tidemill_lineage.model import Edge
+    from tidemill_lineage.queries import Lineage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,7 +22,12 @@ def _options(function: F) -> F:
     """Options of every verb."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--graph", "path", type=click.Path(path_type=Path), help="Default: lineage.json in the home."),
+        click.option(
+            "--graph",
+            "path",
+            type=click.Path(path_type=Path),
+            help="A .sqlite store or a .json document; default: the home's.",
+        ),
     ):
         function = option(function)
     return function
@@ -40,8 +46,8 @@ def lineage() -> None:
 @_options
 def show(name: str | None, path: Path | None, *, as_json: bool) -> None:
     """List the datasets, or one dataset's columns and edges."""
-    graph = _load(path)
     if name is None:
+        graph = _load(path)
         rows = [
             {"dataset": each.urn, "asset": each.asset_key, "columns": len(each.columns)}
             for each in graph.datasets.values()
@@ -50,8 +56,9 @@ def show(name: str | None, path: Path | None, *, as_json: bool) -> None:
             rows, as_json=as_json, line=lambda row: f"{row['asset'] or '-':32} {row['columns']:>4}  {row['dataset']}"
         )
         return
-    found = graph.resolve(name)
-    edges = [edge for edge in graph.edges if found in _ends_of(edge)]
+    asked = _ask(path)
+    node = asked.node(name)
+    edges = sorted({*asked.incoming(node), *asked.outgoing(node)})
     _print([_edge(edge) for edge in edges], as_json=as_json, line=_edge_line)
 
 
@@ -61,7 +68,7 @@ def show(name: str | None, path: Path | None, *, as_json: bool) -> None:
 @_options
 def upstream(name: str, depth: int | None, path: Path | None, *, as_json: bool) -> None:
     """List what NAME is made from, nearest first."""
-    _print(_load(path).upstream(name, depth=depth), as_json=as_json, line=str)
+    _print(_ask(path).upstream(name, depth=depth), as_json=as_json, line=str)
 
 
 @lineage.command()
@@ -70,7 +77,7 @@ def upstream(name: str, depth: int | None, path: Path | None, *, as_json: bool) 
 @_options
 def downstream(name: str, depth: int | None, path: Path | None, *, as_json: bool) -> None:
     """List what is made from NAME, nearest first."""
-    _print(_load(path).downstream(name, depth=depth), as_json=as_json, line=str)
+    _print(_ask(path).downstream(name, depth=depth), as_json=as_json, line=str)
 
 
 @lineage.command()
@@ -78,7 +85,7 @@ def downstream(name: str, depth: int | None, path: Path | None, *, as_json: bool
 @_options
 def impact(name: str, path: Path | None, *, as_json: bool) -> None:
     """Say which columns change with NAME, and whether its values flow there (DIRECT)."""
-    found = [{"name": each, "kind": kind} for each, kind in _load(path).impact(name).items()]
+    found = [{"name": each, "kind": kind} for each, kind in _ask(path).impact(name).items()]
     _print(found, as_json=as_json, line=lambda row: f"{row['kind']:9} {row['name']}")
 
 
@@ -88,7 +95,7 @@ def impact(name: str, path: Path | None, *, as_json: bool) -> None:
 @_options
 def path_command(source: str, target: str, path: Path | None, *, as_json: bool) -> None:
     """Show a shortest way from SOURCE to TARGET; exit 1 if there is none."""
-    edges = _load(path).path(source, target)
+    edges = _ask(path).path(source, target)
     _print([_edge(edge) for edge in edges], as_json=as_json, line=_edge_line)
     if not edges:
         from tidemill_lineage.errors import GraphError
@@ -131,16 +138,21 @@ def runs(path: Path | None, *, as_json: bool) -> None:
 @_options
 def rebuild(path: Path | None, *, as_json: bool) -> None:
     """Build the graph anew from the kept events: jobs and datasets that no longer run are forgotten."""
-    from tidemill_lineage.document import dump_graph
-    from tidemill_lineage.emitters.json_file import JsonFileEmitter
+    from tidemill_lineage.collect import open_store, store_path, write_document
     from tidemill_lineage.errors import GraphError
-    from tidemill_lineage.graph import Graph, merge
 
     log = _log(path)
-    graph = merge(Graph(), log.read())
-    if not graph.datasets:
+    runs = list(log.read())
+    if not runs:
         raise GraphError(f"no events are kept in {log.folder}: the graph is left as it is")
-    JsonFileEmitter(_path(path)).replace(dump_graph(graph))
+    file = _path(path)
+    store = open_store(file.with_suffix(".json"), log)
+    try:
+        store.replace(runs)
+        graph = store.graph()
+    finally:
+        store.close()
+    write_document(graph, store_path(file).with_suffix(".json"))
     facts = {"datasets": len(graph.datasets), "edges": len(graph.edges)}
     _print([facts], as_json=as_json, line=lambda row: f"{row['datasets']} datasets, {row['edges']} edges")
 
@@ -213,10 +225,26 @@ def _path(path: Path | None) -> Path:
     return path or lineage_folder(Settings.from_env()) / "lineage.json"
 
 
-def _load(path: Path | None) -> Graph:
+def _ask(path: Path | None) -> Lineage:
+    """Open the graph for a question: the store where there is one, else the document."""
+    from tidemill_lineage.collect import store_path
     from tidemill_lineage.emitters.json_file import load_graph
+    from tidemill_lineage.stored_graph import StoredGraph
 
+    file = path or store_path(_path(None))
+    if file.suffix == ".sqlite" and file.exists():
+        return StoredGraph(file)
     return load_graph(_path(path))
+
+
+def _load(path: Path | None) -> Graph:
+    """Read the whole graph."""
+    from tidemill_lineage.stored_graph import StoredGraph
+
+    found = _ask(path)
+    if isinstance(found, StoredGraph):
+        return found.graph()
+    return cast("Graph", found)
 
 
 def _log(path: Path | None) -> EventLog:
@@ -250,13 +278,6 @@ def _emitter(where: str, url: str | None) -> Any:
     if not target:
         raise ConfigError(f"where is {where}? Give --url or set TIDEMILL_{where.upper()}_URL")
     return open_emitter(where, target, **options)
-
-
-def _ends_of(edge: Edge) -> set[str]:
-    from tidemill_lineage.model import column_urn
-
-    ends = ((edge.source, edge.source_column), (edge.target, edge.target_column))
-    return {name for urn, column in ends for name in (urn, column_urn(urn, column))}
 
 
 def _edge(edge: Edge) -> dict[str, str]:

@@ -9,14 +9,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import orjson
+
+from tidemill_lineage.delivery.appending import replace_file
+from tidemill_lineage.delivery.database import free_name
 from tidemill_lineage.delivery.dispatch import Dispatch
 from tidemill_lineage.delivery.faults import Faults, say
-from tidemill_lineage.document import dump_run
+from tidemill_lineage.document import dump_run, graph_value, parse_graph
 from tidemill_lineage.emitters._base import Emitter
-from tidemill_lineage.emitters.json_file import JsonFileEmitter
+from tidemill_lineage.errors import GraphError
 from tidemill_lineage.events import EventLog
 from tidemill_lineage.graph import Graph, renamed, with_stable_names
 from tidemill_lineage.model import ASSET_SCHEME, DatasetUrn, Run, asset_urn
+from tidemill_lineage.stored_graph import StoredGraph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +30,14 @@ class Collected:
 
     Attributes:
         graph: The whole graph.
+        changed: Whether this collection changed it.
         runs: The runs of the asked id, with assets named by where they are stored.
         pushed: Emitter -> runs it took.
         failed: Emitter -> why it took none.
     """
 
     graph: Graph
+    changed: bool
     runs: tuple[Run, ...]
     pushed: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -40,26 +47,30 @@ def collect(
     log: EventLog, path: Path, *, run_id: str | None = None, page: Path | None = None,
     emitters: Sequence[Emitter] = (), keep_runs: int = 100, push_s: float = 30.0,
 ) -> Collected:  # fmt: skip
-    """Merge all events into the graph document, then write the page and push the runs of one id.
+    """Merge all events into the stored graph, then export it, and push the runs of one id.
 
     Idempotent: the graph depends on what was announced, not on how often this is called.
 
     Args:
         log: Where the events are.
-        path: The graph document.
+        path: The graph document that is exported; the store lies beside it, as ``.sqlite``.
         run_id: Whose runs are pushed; default those of every event kept.
         page: Where the HTML page goes; None writes none.
         emitters: Servers to push to. What one does not take now waits in the outbox beside the
             events, and goes out with the next collection.
         keep_runs: Event files to keep; older ones are in the graph document already.
         push_s: Wait at most this long, in seconds, for the servers.
-
-    Raises:
-        GraphError: The document at `path` is something else.
     """
     events = list(log.read())
-    graph = JsonFileEmitter(path).update(events)
-    if page is not None:
+    store = open_store(path, log)
+    try:
+        changed = store.add(events)
+        graph = store.graph()
+    finally:
+        store.close()
+    if changed or not path.exists():
+        write_document(graph, path)
+    if page is not None and (changed or not page.exists()):
         from tidemill_lineage.html import write_page
 
         write_page(graph, page)
@@ -67,7 +78,7 @@ def collect(
     runs = tuple(resolved(asked, graph))
     pushed, failed = _push(runs, [dump_run(run) for run in asked], emitters, log.folder.parent, push_s)
     log.prune(keep_runs)
-    return Collected(graph=graph, runs=runs, pushed=pushed, failed=failed)
+    return Collected(graph=graph, changed=changed, runs=runs, pushed=pushed, failed=failed)
 
 
 def _push(
@@ -95,6 +106,39 @@ def _push(
     for name, reason in failed.items():
         say("lineage_push_failed", emitter=name, error=reason)
     return {each.name: len(runs) for each in emitters if each.name not in failed}, failed
+
+
+def store_path(path: Path) -> Path:
+    """Name the store of a graph document: beside it."""
+    return path.with_suffix(".sqlite")
+
+
+def open_store(path: Path, log: EventLog) -> StoredGraph:
+    """Open the store of a graph document.
+
+    One that was damaged is rebuilt from the kept events; one that is new begins with the document
+    that a version before it may have left.
+    """
+
+    def rebuilt(empty: StoredGraph) -> None:
+        runs = list(log.read())
+        empty.add(runs)
+        say("lineage_rebuilt", file=str(store_path(path)), events=len(runs))
+
+    store = StoredGraph(store_path(path), on_damage=rebuilt)
+    if path.exists() and store.is_empty():
+        try:
+            store.add_state(parse_graph(path.read_bytes(), name=str(path)).state)
+        except GraphError as error:
+            aside = free_name(path)
+            path.rename(aside)
+            say("lineage_file_damaged", file=str(path), set_aside=str(aside), error=str(error))
+    return store
+
+
+def write_document(graph: Graph, path: Path) -> None:
+    """Export a graph as a JSON document, replacing an older one at once."""
+    replace_file(path, orjson.dumps(graph_value(graph), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def resolved(runs: Iterable[Run], graph: Graph) -> Iterable[Run]:

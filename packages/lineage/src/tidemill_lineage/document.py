@@ -8,17 +8,31 @@ from typing import Any
 
 import orjson
 
-from tidemill_lineage.errors import GraphError
-from tidemill_lineage.graph import Graph
+from tidemill_lineage import merging
+from tidemill_lineage.errors import GraphDamaged, GraphError
+from tidemill_lineage.graph import Graph, merge
 from tidemill_lineage.model import Column, Dataset, Edge, Job, Run
 
-FORMAT = "tidemill-lineage/1"
+FORMAT = "tidemill-lineage/2"
+_FIRST_FORMAT = "tidemill-lineage/1"
 _EDGE_FIELDS = tuple(each.name for each in fields(Edge))
 
 
 def dump_graph(graph: Graph) -> bytes:
-    """Write a graph as an indented JSON document with sorted members."""
-    value = {
+    """Write a graph as an indented JSON document with sorted members.
+
+    ``datasets``, ``jobs`` and ``edges`` are the graph; ``said`` is what it was made from, so that
+    later runs can be merged in: subject, and per run the number of one of the ``bodies``.
+    """
+    bodies: dict[bytes, int] = {}
+    said = [[*subject, _numbered(entries, bodies)] for subject, entries in sorted(graph.state.items())]
+    value = graph_value(graph) | {"said": said, "bodies": [orjson.loads(each) for each in bodies]}
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def graph_value(graph: Graph) -> dict[str, Any]:
+    """Turn a graph into plain values, without what it was made from."""
+    return {
         "format": FORMAT,
         "datasets": [dataset_value(each) for each in graph.datasets.values()],
         "jobs": [
@@ -26,31 +40,74 @@ def dump_graph(graph: Graph) -> bytes:
         ],
         "edges": [edge_value(each) for each in graph.edges],
     }
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _numbered(entries: Iterable[merging.Entry], bodies: dict[bytes, int]) -> list[list[object]]:
+    """Spell entries, with bodies (most are said again and again) as numbers."""
+    found: list[list[object]] = []
+    for entry in entries:
+        run, at, body = merging.plain(entry)
+        found.append([run, at, bodies.setdefault(orjson.dumps(body), len(bodies))])
+    return found
 
 
 def parse_graph(data: bytes, *, name: str = "graph") -> Graph:
-    """Read what `dump_graph` wrote.
+    """Read what `dump_graph` wrote, by this version or the first.
 
     Raises:
-        GraphError: The text is no lineage document; says where it goes wrong.
+        GraphDamaged: The text is cut short or changed; says where it goes wrong.
+        GraphError: It is something else than a lineage document.
     """
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise GraphError(f"{name} is not JSON: {error}") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise GraphDamaged(f"{name} is not JSON: {error}") from error
+    if not isinstance(value, dict) or value.get("format") not in (FORMAT, _FIRST_FORMAT):
         found = value.get("format") if isinstance(value, dict) else type(value).__name__
         raise GraphError(f"{name} is not a lineage document: format is {found!r}, {FORMAT!r} expected")
     try:
+        state = _parse_state(value) if "said" in value else _state_of_export(value)
         datasets = [parse_dataset(each) for each in value["datasets"]]
         jobs = [Job(name=j["name"], reads=tuple(j["reads"]), writes=tuple(j["writes"])) for j in value["jobs"]]
         edges = [parse_edge(each) for each in value["edges"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise GraphError(f"{name} is damaged: {type(error).__name__} {error}; build it anew from the events") from error
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise GraphDamaged(
+            f"{name} is damaged: {type(error).__name__} {error}; build it anew from the events"
+        ) from error
     return Graph(
-        {each.urn: each for each in sorted(datasets)}, {each.name: each for each in sorted(jobs)}, tuple(sorted(edges))
+        {each.urn: each for each in sorted(datasets)},
+        {each.name: each for each in sorted(jobs)},
+        tuple(sorted(edges)),
+        state,
     )
+
+
+def _parse_state(value: Mapping[str, Any]) -> merging.State:
+    bodies = value["bodies"]
+    return {
+        (kind, about, more): tuple(merging.parsed([run, at, bodies[number]]) for run, at, number in entries)
+        for kind, about, more, entries in value["said"]
+    }
+
+
+def _state_of_export(value: Mapping[str, Any]) -> merging.State:
+    """Take an export, or a document of the first version, for what one run before all others said."""
+    datasets = {each.urn: each for each in map(parse_dataset, value["datasets"])}
+    edges: dict[str, list[Edge]] = {}
+    for edge in map(parse_edge, value["edges"]):
+        if edge.job and edge.subtype != merging.JOB_LINK:
+            edges.setdefault(edge.job, []).append(edge)
+    runs = [
+        Run(
+            id="before",
+            job=job["name"],
+            reads=tuple(datasets.get(urn, Dataset(urn=urn)) for urn in job["reads"]),
+            writes=tuple(datasets.get(urn, Dataset(urn=urn)) for urn in job["writes"]),
+            edges=tuple(edges.get(job["name"], ())),
+        )
+        for job in value["jobs"]
+    ]
+    return merge(Graph(), runs).state
 
 
 def faults(graph: Graph) -> list[str]:
@@ -151,7 +208,7 @@ def parse_dataset(value: Mapping[str, Any]) -> Dataset:
     )
 
 
-def edge_value(edge: Edge) -> dict[str, str]:
+def edge_value(edge: Edge) -> dict[str, Any]:
     """Turn an edge into plain values; empty ones are left out."""
     return {name: value for name in _EDGE_FIELDS if (value := getattr(edge, name))}
 

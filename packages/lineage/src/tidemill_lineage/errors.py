@@ -4,6 +4,7 @@ LineageError
 ├── CaptureError        (Permanent) edges could not be read from a plan or a query
 │   └── UnsupportedPlan (Permanent) a plan node or version we do not read
 ├── GraphError          (Permanent) a graph document or a query on it is wrong
+│   └── GraphDamaged    (Permanent) a document of ours was cut short or changed
 ├── EmitError           a graph store or endpoint refused
 │   ├── EmitterDown     (Transient) not there, or too slow: try again
 │   └── EmitRefused     (Permanent) it said no
@@ -29,6 +30,10 @@ class UnsupportedPlan(CaptureError):
 
 class GraphError(LineageError, PermanentError):
     """A graph document, or a name asked of it, is wrong."""
+
+
+class GraphDamaged(GraphError):
+    """A graph document was cut short or changed; it is set aside and built anew."""
 
 
 class EmitError(LineageError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from tidemill_lineage.errors import GraphError
+from tidemill_lineage import merging
+from tidemill_lineage.merging import JOB_LINK, State
 from tidemill_lineage.model import (
     ASSET_SCHEME,
     Column,
@@ -18,23 +19,26 @@ from tidemill_lineage.model import (
     Run,
     asset_urn,
     column_urn,
-    split_column,
     stable_urn,
 )
+from tidemill_lineage.queries import Lineage, Node
 
-JOB_LINK = "JOB"
-"""Subtype of the edges that only say: one job read this and wrote that."""
 PART_LINK = "PART"
 """Subtype of the edges from a dataset to a folder or bucket that holds it and is read as a whole."""
 
 
 @dataclass(frozen=True)
-class Graph:
-    """Datasets, jobs and edges, each sorted by name; equal inputs give an equal graph."""
+class Graph(Lineage):
+    """Datasets, jobs and edges, each sorted by name; equal inputs give an equal graph.
+
+    `state` is what runs have said, from which the rest is derived; see `merging`. A graph made
+    without it can be asked, not merged into.
+    """
 
     datasets: Mapping[DatasetUrn, Dataset] = field(default_factory=dict)
     jobs: Mapping[str, Job] = field(default_factory=dict)
     edges: tuple[Edge, ...] = ()
+    state: State = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def _incoming(self) -> dict[DatasetUrn, list[Edge]]:
@@ -50,121 +54,40 @@ class Graph:
             found[edge.source].append(edge)
         return found
 
-    def resolve(self, name: str) -> str:
-        """Find the one dataset or column that `name` means: a URN, an asset key or an unambiguous end of either.
+    def dataset(self, urn: DatasetUrn) -> Dataset | None:
+        """Find a dataset."""
+        return self.datasets.get(urn)
 
-        Raises:
-            GraphError: Nothing, or more than one thing, has this name.
-        """
-        dataset, column = split_column(name)
-        urn = self._resolve_dataset(stable_urn(dataset))
-        known = {each.name for each in self.datasets[urn].columns} | self._edge_columns(urn)
-        if column and column not in known:
-            raise GraphError(f"{urn} has no column {column!r}; known: {', '.join(sorted(known)) or 'none'}")
-        return column_urn(urn, column)
-
-    def _resolve_dataset(self, name: str) -> DatasetUrn:
-        if name in self.datasets:
-            return name
+    def candidates(self, name: str) -> list[DatasetUrn]:
+        """Find the datasets of an asset key, else those whose URN or asset key ends so."""
         exact = [urn for urn, each in self.datasets.items() if each.asset_key == name]
-        found = exact or [urn for urn, each in self.datasets.items() if _ends(urn, name) or _ends(each.asset_key, name)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise GraphError(f"{name!r} means more than one dataset: {', '.join(found)}; give the whole URN")
-        raise GraphError(f"no dataset is called {name!r}; `tidemill lineage show` lists them")
+        return exact or [u for u, each in self.datasets.items() if _ends(u, name) or _ends(each.asset_key, name)]
 
-    def _edge_columns(self, urn: DatasetUrn) -> set[str]:
+    def incoming(self, node: Node) -> Sequence[Edge]:
+        """Edges to a dataset, or only those that reach one of its columns."""
+        urn, column = node
+        return [edge for edge in self._incoming.get(urn, ()) if not column or edge.target_column in ("", column)]
+
+    def outgoing(self, node: Node) -> Sequence[Edge]:
+        """Edges from a dataset, or only those that one of its columns has a part in."""
+        urn, column = node
+        return [edge for edge in self._outgoing.get(urn, ()) if not column or edge.source_column in ("", column)]
+
+    def edge_columns(self, urn: DatasetUrn) -> set[str]:
+        """Columns of a dataset that edges name."""
         found = {edge.target_column for edge in self._incoming.get(urn, ())}
         return (found | {edge.source_column for edge in self._outgoing.get(urn, ())}) - {""}
 
-    def upstream(self, name: str, *, depth: int | None = None) -> list[str]:
-        """List what a dataset or column is made from, nearest first, with names sorted at each distance."""
-        return [each for level in self._levels(self.resolve(name), self._sources, depth) for each in level]
-
-    def downstream(self, name: str, *, depth: int | None = None) -> list[str]:
-        """List what depends on a dataset or column, nearest first, with names sorted at each distance."""
-        return [each for level in self._levels(self.resolve(name), self._targets, depth) for each in level]
-
-    def impact(self, name: str) -> dict[str, str]:
-        """Say what changes with a column: every column downstream, with DIRECT if values flow all the way.
-
-        Returns:
-            Column (or dataset) names, sorted; the value is ``DIRECT`` or ``INDIRECT``.
-        """
-        start = self.resolve(name)
-        direct = {each for level in self._levels(start, self._direct_targets, None) for each in level}
-        reached = {each for level in self._levels(start, self._targets, None) for each in level}
-        return {each: "DIRECT" if each in direct else "INDIRECT" for each in sorted(reached)}
-
-    def path(self, source: str, target: str) -> list[Edge]:
-        """Find a shortest chain of edges from one dataset or column to another.
-
-        Returns:
-            The edges in order of flow; empty when nothing connects the two.
-        """
-        start, goal = self.resolve(source), self.resolve(target)
-        came: dict[str, tuple[str, Edge] | None] = {start: None}
-        queue = deque([start])
-        while queue and goal not in came:
-            here = queue.popleft()
-            for there, edge in self._targets(here):
-                if there not in came:
-                    came[there] = (here, edge)
-                    queue.append(there)
-        chain: list[Edge] = []
-        step = came.get(goal)
-        while step is not None:
-            chain.append(step[1])
-            step = came[step[0]]
-        return chain[::-1]
+    def near_names(self, name: str) -> list[str]:
+        """All names of datasets."""
+        del name
+        return [*self.datasets, *(each.asset_key for each in self.datasets.values() if each.asset_key)]
 
     def orphans(self) -> list[DatasetUrn]:
         """List datasets that no edge touches and no job both reads or writes: probably mistyped names."""
         used = {urn for job in self.jobs.values() for urn in (*job.reads, *job.writes)}
         touched = {urn for edge in self.edges for urn in (edge.source, edge.target)}
         return [urn for urn in self.datasets if urn not in used | touched]
-
-    def _sources(self, name: str) -> Iterator[tuple[str, Edge]]:
-        dataset, column = split_column(name)
-        for edge in self._incoming.get(dataset, ()):
-            if not column or edge.target_column in ("", column):
-                yield (column_urn(edge.source, edge.source_column) if column else edge.source), edge
-
-    def _targets(self, name: str) -> Iterator[tuple[str, Edge]]:
-        dataset, column = split_column(name)
-        for edge in self._outgoing.get(dataset, ()):
-            if not column or edge.source_column in ("", column):
-                yield from ((each, edge) for each in self._named_targets(edge, as_columns=bool(column)))
-
-    def _direct_targets(self, name: str) -> Iterator[tuple[str, Edge]]:
-        """Follow values only: counting the rows of a dataset carries no column's values on."""
-        is_column = bool(split_column(name)[1])
-        for each, edge in self._targets(name):
-            counts_rows = is_column and not edge.source_column and edge.method in ("plan", "probe", "sql")
-            if edge.kind == "DIRECT" and not counts_rows:
-                yield each, edge
-
-    def _named_targets(self, edge: Edge, *, as_columns: bool) -> list[str]:
-        """Spell out "every column of the target" so that a walk by column goes on from each."""
-        if not as_columns:
-            return [edge.target]
-        if edge.target_column:
-            return [column_urn(edge.target, edge.target_column)]
-        columns = {each.name for each in self.datasets[edge.target].columns} | self._edge_columns(edge.target)
-        return [column_urn(edge.target, each) for each in sorted(columns)] or [edge.target]
-
-    @staticmethod
-    def _levels(
-        start: str, neighbours: Callable[[str], Iterable[tuple[str, Edge]]], depth: int | None
-    ) -> Iterator[list[str]]:
-        seen, level, far = {start}, [start], 0
-        while level and (depth is None or far < depth):
-            found = {there for here in level for there, _ in neighbours(here)} - seen
-            seen |= found
-            level, far = sorted(found), far + 1
-            if level:
-                yield level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,39 +119,85 @@ def diff(before: Graph, after: Graph) -> GraphDiff:
 
 
 def merge(graph: Graph, runs: Iterable[Run]) -> Graph:
-    """Fold runs into a graph, in the order they ended.
-
-    A failed run changes nothing. A run that found edges between a source and a target replaces what
-    its job had said of that pair before; pairs it says nothing of (no new file, nothing to do) stay.
+    """Add runs to a graph by the rule of `merging`; their order and batching do not matter.
 
     Returns:
         A new graph; merging the same runs again returns an equal one.
     """
-    done = sorted((run for run in runs if run.state == "COMPLETE"), key=lambda run: (run.ended_at, run.id, run.job))
-    done = with_stable_names(done)
-    datasets, jobs = dict(graph.datasets), dict(graph.jobs)
-    described: dict[DatasetUrn, str] = {}
-    for run in done:
-        for dataset in (*run.reads, *run.writes):
-            known = datasets.get(dataset.urn)
-            datasets[dataset.urn] = _merge_dataset(known, dataset, more=described.get(dataset.urn) == run.id)
-            if dataset.columns:
-                described[dataset.urn] = run.id
-        for urn in _urns(run):
-            datasets.setdefault(urn, Dataset(urn=urn))
-        jobs[run.job] = _merge_job(jobs.get(run.job, Job(name=run.job)), run)
+    return derived(merging.advanced(graph.state, runs))
+
+
+def derived(state: State) -> Graph:
+    """Build the graph that a state stands for."""
+    touches = _touches(state)
+    datasets = _datasets(state, touches)
+    edges, touched = _said(state, touches)
     stored = _stored_assets(datasets)
     names = {asset_urn(key): urns[0] for key, urns in stored.items() if len(urns) == 1}
-    found = _merge_edges((edge for edge in graph.edges if not _is_derived(edge)), done, names)
     renamed_sets = _rename_datasets(datasets, names)
-    renamed_jobs = {
-        name: Job(name=name, reads=_renamed(job.reads, names), writes=_renamed(job.writes, names))
-        for name, job in sorted(jobs.items())
-    }
+    jobs = {name: Job(name=name, reads=_renamed(reads, names), writes=_renamed(writes, names))
+            for name, (reads, writes) in sorted(touched.items())}  # fmt: skip
+    found = {
+        edge for each in edges
+        if (edge := merging.renamed_edge(each, names)).source != edge.target or edge.source_column or edge.target_column
+    }  # fmt: skip
+    found = without_covered_links(found)
     found |= _asset_links(stored, renamed_sets, found)
-    found |= _job_links(renamed_jobs, found)
-    found |= _part_links(renamed_jobs, renamed_sets)
-    return Graph(dict(sorted(renamed_sets.items())), renamed_jobs, tuple(sorted(found)))
+    found |= _part_links(jobs, renamed_sets)
+    return Graph(dict(sorted(renamed_sets.items())), jobs, tuple(sorted(found)), dict(state))
+
+
+def without_covered_links(edges: Iterable[Edge]) -> set[Edge]:
+    """Leave out the links of jobs that said something finer of the target, or where the two are joined anyway."""
+    told = [edge for edge in edges if edge.subtype != JOB_LINK]
+    said, joined = {(edge.job, edge.target) for edge in told}, {(edge.source, edge.target) for edge in told}
+    links = (edge for edge in edges if edge.subtype == JOB_LINK)
+    return {*told, *(e for e in links if (e.job, e.target) not in said and (e.source, e.target) not in joined)}
+
+
+def _touches(state: State) -> dict[str, dict[str, merging.Touch]]:
+    """Job -> run -> what it touched."""
+    found: dict[str, dict[str, merging.Touch]] = {}
+    for (kind, job, run), entries in state.items():
+        if kind == merging.TOUCHED:
+            found.setdefault(job, {})[run] = merging.touch_of(entries)
+    return found
+
+
+def _datasets(state: State, touches: Mapping[str, Mapping[str, merging.Touch]]) -> dict[DatasetUrn, Dataset]:
+    urns = {urn for runs in touches.values() for each in runs.values() for urn in (*each.reads, *each.writes)}
+    urns |= {alias for runs in touches.values() for each in runs.values() for alias in each.names}
+    urns |= {subject[1] for subject in state if subject[0] in (merging.COLUMNS, merging.ASSET)}
+    found = {}
+    for urn in sorted(urns):
+        columns = merging.columns_in_force(state.get((merging.COLUMNS, urn, ""), ()))
+        key = merging.asset_in_force(state.get((merging.ASSET, urn, ""), ()))
+        told = tuple(Column(name=name, type=kind) for name, kind in columns)
+        found[urn] = Dataset(urn=urn, columns=told, asset_key=key)
+    return found
+
+
+def _said(
+    state: State, touches: Mapping[str, Mapping[str, merging.Touch]]
+) -> tuple[set[Edge], dict[str, tuple[set[DatasetUrn], set[DatasetUrn]]]]:
+    """Spell out the edges in force, and what each job reads and writes by them."""
+    edges: set[Edge] = set()
+    touched: dict[str, tuple[set[DatasetUrn], set[DatasetUrn]]] = {}
+    for (kind, job, target), entries in state.items():
+        if kind != merging.EDGES:
+            continue
+        runs = touches.get(job, {})
+        reads, writes = touched.setdefault(job, (set(), set()))
+        entry = merging.in_force(entries, runs) or entries[0]
+        here = runs.get(entry.run, merging.NOTHING_TOUCHED)
+        edges.update(merging.edges_in_force(job, target, entry, here))
+        reads |= here.reads
+        writes.add(here.names.get(target, target))
+    for job, runs in touches.items():
+        if job not in touched:
+            newest = max(runs, key=lambda run: (state[merging.TOUCHED, job, run][0].at, run))
+            touched[job] = (set(runs[newest].reads), set())
+    return edges, touched
 
 
 def with_stable_names(runs: Sequence[Run]) -> list[Run]:
@@ -259,56 +228,13 @@ def renamed(run: Run, names: Mapping[DatasetUrn, DatasetUrn]) -> Run:
         run,
         reads=tuple(replace(each, urn=names.get(each.urn, each.urn)) for each in run.reads),
         writes=tuple(replace(each, urn=names.get(each.urn, each.urn)) for each in run.writes),
-        edges=tuple(_rename_edge(each, names) for each in run.edges),
+        edges=tuple(merging.renamed_edge(each, names) for each in run.edges),
     )
 
 
 def _urns(run: Run) -> set[DatasetUrn]:
     named = {each.urn for each in (*run.reads, *run.writes)}
     return named | {urn for edge in run.edges for urn in (edge.source, edge.target)}
-
-
-def _merge_edges(edges: Iterable[Edge], runs: Iterable[Run], names: Mapping[DatasetUrn, DatasetUrn]) -> set[Edge]:
-    """Let the last run that spoke of a (job, source, target) decide its edges."""
-    pairs: dict[tuple[str, DatasetUrn, DatasetUrn], set[Edge]] = defaultdict(set)
-    for edge in edges:
-        here = _rename_edge(edge, names)
-        pairs[here.job, here.source, here.target].add(here)
-    owner: dict[tuple[str, DatasetUrn, DatasetUrn], str] = {}
-    for run in runs:
-        for edge in run.edges:
-            here = replace(_rename_edge(edge, names), job=run.job)
-            pair = (here.job, here.source, here.target)
-            if owner.get(pair) != run.id:  # the first word of a new run on this pair
-                pairs[pair], owner[pair] = set(), run.id
-            pairs[pair].add(here)
-    # a whole dataset says nothing of itself: an alias of the target was declared as its input
-    return {e for found in pairs.values() for e in found if e.source != e.target or e.source_column or e.target_column}
-
-
-def _rename_edge(edge: Edge, names: Mapping[DatasetUrn, DatasetUrn]) -> Edge:
-    return replace(edge, source=names.get(edge.source, edge.source), target=names.get(edge.target, edge.target))
-
-
-def _is_derived(edge: Edge) -> bool:
-    """Whether `merge` made this edge itself; it is made anew each time."""
-    return edge.method == "schema" or edge.subtype in (JOB_LINK, PART_LINK)
-
-
-def _merge_dataset(old: Dataset | None, new: Dataset, *, more: bool) -> Dataset:
-    """The newest run's columns win, in one run they add up (`more`), and a run that names none keeps those known."""
-    if old is None:
-        return new
-    known = {each.name: each for each in old.columns}
-    told = {each.name: each if each.type else known.get(each.name, each) for each in new.columns}
-    columns = tuple(((known | told) if more else told or known).values())
-    return Dataset(urn=new.urn, columns=columns, asset_key=new.asset_key or old.asset_key)
-
-
-def _merge_job(job: Job, run: Run) -> Job:
-    reads = {*job.reads, *(each.urn for each in run.reads), *(edge.source for edge in run.edges)}
-    writes = {*job.writes, *(each.urn for each in run.writes), *(edge.target for edge in run.edges)}
-    return Job(name=job.name, reads=tuple(sorted(reads)), writes=tuple(sorted(writes)))
 
 
 def _stored_assets(datasets: Mapping[DatasetUrn, Dataset]) -> dict[str, list[DatasetUrn]]:
@@ -356,20 +282,6 @@ def _asset_links(
                 for name in names or {""}
             }  # fmt: skip
     return links
-
-
-def _job_links(jobs: Mapping[str, Job], edges: set[Edge]) -> set[Edge]:
-    """Link what a job read to what it wrote, as wholes, where the job said nothing finer of the target."""
-    said = {(edge.job, edge.target) for edge in edges}
-    joined = {(edge.source, edge.target) for edge in edges}
-    return {
-        Edge(source=source, target=target, kind="DIRECT", subtype=JOB_LINK, method="declared", job=job.name)
-        for job in jobs.values()
-        for target in job.writes
-        if (job.name, target) not in said
-        for source in job.reads
-        if source != target and source not in job.writes and (source, target) not in joined
-    }
 
 
 def _part_links(jobs: Mapping[str, Job], datasets: Iterable[DatasetUrn]) -> set[Edge]:

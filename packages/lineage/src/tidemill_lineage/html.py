@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 
-from tidemill_lineage.document import dump_graph
+from tidemill_lineage.document import graph_value
 from tidemill_lineage.graph import Graph
 
 
@@ -22,7 +22,7 @@ def write_page(graph: Graph, path: Path, *, title: str = "Lineage") -> None:
 def page(graph: Graph, *, title: str = "Lineage") -> str:
     """Build the page's text; data cannot break out of its script element."""
     folder = files("tidemill_lineage") / "viewer"
-    data = orjson.dumps(orjson.loads(dump_graph(graph))).decode().replace("<", "\\u003c")
+    data = orjson.dumps(graph_value(graph)).decode().replace("<", "\\u003c")
     escaped = title.replace("&", "&amp;").replace("<", "&lt;")
     template = (folder / "page.html").read_text(encoding="utf-8")
     parts = {

@@ -7,7 +7,7 @@ never by the run that touched it, so a second run yields the same graph.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 DatasetUrn = str
@@ -61,6 +61,10 @@ class Edge:
     """IDENTITY, TRANSFORMATION, AGGREGATION; FILTER, JOIN, GROUP_BY, SORT, WINDOW, CONDITIONAL."""
     method: Method
     job: str = ""
+    run: str = field(default="", compare=False)
+    """The run that said so last; two edges that differ only in run and time are the same."""
+    at: float = field(default=0.0, compare=False)
+    """When it did, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -100,7 +100,7 @@ def test_validate_accepts_a_good_graph_and_refuses_a_broken_one(home: Path) -> N
     path.write_text(path.read_text().replace('"name": "load"', '"name": "lost"'))
 
     with pytest.raises(GraphError, match="1 faults"):
-        run("validate")
+        run("validate", "--graph", str(path))
 
 
 def test_rebuild_forgets_what_no_kept_run_does(home: Path) -> None:

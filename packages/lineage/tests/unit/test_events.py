@@ -92,9 +92,27 @@ def test_an_unchanged_graph_leaves_the_file_untouched(tmp_path: Path) -> None:
     JsonFileEmitter(path).emit([RUN])
     before = path.stat()
 
-    JsonFileEmitter(path).emit([replace(RUN, id="r2", ended_at=9)])
+    JsonFileEmitter(path).emit([RUN])
 
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", '{"format": "tidemill-lineage/2", "datasets": [{"urn":', '{"format": "tidemill-lineage/2", "said": 3}'],
+)
+def test_a_damaged_document_is_set_aside_and_told(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lineage.json"
+    path.write_text(damage)
+
+    JsonFileEmitter(path).emit([RUN])
+
+    aside = list(tmp_path.glob("lineage.json.damaged-*"))
+    assert RUN.writes[0].urn in load_graph(path).datasets
+    assert [each.read_text() for each in aside] == ([damage] if damage else [])
+    assert (str(path) in capsys.readouterr().err) == bool(damage)
 
 
 def test_a_foreign_file_is_refused_and_kept(tmp_path: Path) -> None:

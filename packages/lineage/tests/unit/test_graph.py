@@ -85,10 +85,14 @@ def test_a_failed_run_changes_nothing() -> None:
     assert merge(graph(), [failed]) == graph()
 
 
-def test_a_rerun_gives_the_same_document() -> None:
+def test_a_rerun_gives_the_same_graph_and_its_edges_name_it() -> None:
     again = [replace(RAW, id="2", ended_at=11.0), replace(MART, id="2", ended_at=12.0)]
 
-    assert dump_graph(merge(graph(), again)) == dump_graph(graph())
+    after = merge(graph(), again)
+
+    assert graph() == after
+    assert {edge.run for edge in after.edges} == {"2"}
+    assert dump_graph(after) == dump_graph(merge(after, again))
 
 
 def test_a_rerun_that_did_no_work_keeps_the_edges() -> None:

@@ -63,7 +63,6 @@ def lineage_asset(config: LineageConfig) -> dg.AssetsDefinition:
         started = time.perf_counter()
         path = resource.graph_path()
         page = config.html or path.with_suffix(".html")
-        before = path.read_bytes() if path.exists() else b""
         with dagster_errors():
             found = collect(
                 resource.log(), path, run_id=context.run.run_id, page=page, emitters=resource.push_targets(),
@@ -71,9 +70,8 @@ def lineage_asset(config: LineageConfig) -> dg.AssetsDefinition:
             )  # fmt: skip
         if config.strict and found.failed:
             raise dg.Failure(f"lineage was not pushed: {found.failed}")
-        did_work = path.read_bytes() != before
         seconds = time.perf_counter() - started
-        return dg.MaterializeResult(metadata={**_facts(found, path, page, seconds), "did_work": did_work})
+        return dg.MaterializeResult(metadata={**_facts(found, path, page, seconds), "did_work": found.changed})
 
     return graph
 

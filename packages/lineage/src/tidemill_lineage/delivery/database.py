@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,13 +18,16 @@ _AGAIN_S = 0.01
 _DAMAGED = ("malformed", "not a database")
 
 
-def open_database(path: Path | None, schema: str, *, version: int) -> sqlite3.Connection:
+def open_database(
+    path: Path | None, schema: str, *, version: int, on_damage: Callable[[], None] = lambda: None
+) -> sqlite3.Connection:
     """Open a database, made or mended where needed.
 
     Args:
         path: The file; None keeps it in memory.
         schema: Statements that make the tables, all `IF NOT EXISTS`.
         version: Of the schema.
+        on_damage: Called when the file was damaged, and an empty one is in its place.
 
     Raises:
         sqlite3.Error: It cannot be opened or made, as on a full disk, or is of another version.
@@ -43,6 +46,7 @@ def open_database(path: Path | None, schema: str, *, version: int) -> sqlite3.Co
                 time.sleep(_AGAIN_S)
             elif is_damage(error):
                 set_aside(path)
+                on_damage()
             else:
                 raise
 
@@ -120,3 +124,18 @@ def _is_whole(path: Path) -> bool:
             connection.close()
     except (sqlite3.DatabaseError, OSError):
         return False
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Do all of the block or none of it."""
+    # IMMEDIATE: a transaction that reads first and writes later would fail when another wrote between
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # a full disk may have rolled back already
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise

@@ -14,8 +14,7 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +22,7 @@ from typing import TypeVar
 import orjson
 
 from tidemill_lineage.delivery import forks
-from tidemill_lineage.delivery.database import is_damage, open_database, set_aside
+from tidemill_lineage.delivery.database import is_damage, open_database, set_aside, transaction
 from tidemill_lineage.delivery.faults import say
 from tidemill_lineage.delivery.folding import fold
 from tidemill_lineage.delivery.holders import Holders
@@ -243,13 +242,13 @@ class Outbox:
         return self._mended(lambda: work(self._connections.get()))
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def transaction() -> T:
+        def whole() -> T:
             db = self._connections.get()
             self._be_alive(db)
-            with _transaction(db):
+            with transaction(db):
                 return work(db)
 
-        return self._mended(transaction)
+        return self._mended(whole)
 
     def _mended(self, work: Callable[[], T]) -> T:
         """Do the work; a file found damaged is set aside, and the work done on a new one."""
@@ -268,7 +267,7 @@ class Outbox:
         """Take a number for this process; it is alive as long as the kernel says so."""
         while self._holder_pid != os.getpid():
             # a transaction of its own: a number must not be given twice because later work was rolled back
-            with _transaction(db):
+            with transaction(db):
                 query = "INSERT INTO holders (at) VALUES (?) RETURNING id"
                 number = int(db.execute(query, (self._clock(),)).fetchone()[0])
             if self._holders is None or self._holders.hold(number):
@@ -315,18 +314,6 @@ class Outbox:
             "INSERT INTO runs (channel, whole, at, run, job, is_open, body) VALUES (?, 1, ?, ?, ?, 0, ?)",
             (channel, self._clock(), run, job, body),
         )
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    # IMMEDIATE: a transaction that reads first and writes later would fail when another wrote between
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 def _forget(db: sqlite3.Connection, channel: int) -> None:

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tidemill_lineage.delivery.appending import replace_file
+from tidemill_lineage.delivery.database import free_name
+from tidemill_lineage.delivery.faults import say
 from tidemill_lineage.document import dump_graph, parse_graph
 from tidemill_lineage.emitters._base import Traits
+from tidemill_lineage.errors import GraphDamaged, GraphError
 from tidemill_lineage.graph import Graph, merge
 from tidemill_lineage.model import Run
 
@@ -46,17 +49,30 @@ class JsonFileEmitter:
     def update(self, runs: Sequence[Run]) -> Graph:
         """Merge runs into the file and return the graph; an unchanged graph leaves the file untouched.
 
+        A damaged document is set aside, and told; the graph begins anew with these runs.
+
         Raises:
             GraphError: The file holds something else; it is left as it is.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
             before = self.path.read_bytes() if self.path.exists() else b""
-            graph = merge(parse_graph(before, name=str(self.path)) if before else Graph(), runs)
+            graph = merge(self._parsed(before), runs)
             after = dump_graph(graph)
             if after != before:
                 replace_file(self.path, after)
         return graph
+
+    def _parsed(self, data: bytes) -> Graph:
+        if not data:
+            return Graph()
+        try:
+            return parse_graph(data, name=str(self.path))
+        except GraphDamaged as error:
+            aside = free_name(self.path)
+            self.path.rename(aside)
+            say("lineage_file_damaged", file=str(self.path), set_aside=str(aside), error=str(error))
+            return Graph()
 
     def replace(self, data: bytes) -> None:
         """Put another document in the file's place, whatever it held."""
@@ -81,8 +97,6 @@ def load_graph(path: Path | str) -> Graph:
     Raises:
         GraphError: The file is missing or no graph.
     """
-    from tidemill_lineage.errors import GraphError
-
     file = Path(path)
     try:
         return parse_graph(file.read_bytes(), name=str(file))

@@ -1,29 +1,35 @@
-"""The graph in Neo4j: constraints first, then batches of MERGE, so that emitting again changes nothing.
+"""The graph in Neo4j: nodes first, then each target's edges in one transaction, by the rule of `merging`.
 
     (:Dataset {urn})-[:HAS]->(:Column {urn})
     (:Run {id})-[:OF]->(:Job {name})
     (:Run)-[:READ|WROTE]->(:DatasetVersion {id})-[:OF]->(:Dataset)
-    (:Column|Dataset)-[:DERIVES {kind, subtype, via_job}]->(:Column|Dataset)
+    (:Column|Dataset)-[:DERIVES {kind, subtype, via_job, run, at}]->(:Column|Dataset)
+    (:Said {id, entries}): what runs said, from which DERIVES is made
 
-Values flow along DERIVES. A dataset stands for itself as a whole where no column is known. The
-newest run that spoke of a (job, source, target) decides its edges, as in the JSON graph.
+Values flow along DERIVES. A dataset stands for itself as a whole where no column is known. A transaction
+locks the Said nodes it changes, so that several writers leave what one would have left, and a writer cut off
+at any statement leaves what was there before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import orjson
 from tidemill_core.errors import ConfigError
 from tidemill_core.telemetry.redact import redact
 
+from tidemill_lineage import merging
+from tidemill_lineage.delivery.bounded import Bounded
 from tidemill_lineage.delivery.forks import PerProcess
 from tidemill_lineage.emitters._base import Traits
 from tidemill_lineage.errors import EmitRefused, EmitterDown
-from tidemill_lineage.graph import Graph, merge, with_stable_names
-from tidemill_lineage.model import Dataset, Edge, Run, column_urn
+from tidemill_lineage.graph import renamed
+from tidemill_lineage.merging import Entry, Subject
+from tidemill_lineage.model import Edge, Run, column_urn, stable_urn
 
 if TYPE_CHECKING:
     import neo4j
@@ -38,6 +44,8 @@ _SCHEMA = (
     "CREATE CONSTRAINT tidemill_job IF NOT EXISTS FOR (n:Job) REQUIRE n.name IS UNIQUE",
     "CREATE CONSTRAINT tidemill_run IF NOT EXISTS FOR (n:Run) REQUIRE n.id IS UNIQUE",
     "CREATE CONSTRAINT tidemill_version IF NOT EXISTS FOR (n:DatasetVersion) REQUIRE n.id IS UNIQUE",
+    "CREATE CONSTRAINT tidemill_said IF NOT EXISTS FOR (n:Said) REQUIRE n.id IS UNIQUE",
+    "CREATE INDEX tidemill_said_of IF NOT EXISTS FOR (n:Said) ON (n.kind, n.job)",
     "CREATE INDEX tidemill_derives IF NOT EXISTS FOR ()-[r:DERIVES]-() ON (r.pair)",
 )
 _DATASETS = """
@@ -60,14 +68,21 @@ _TOUCHES = """
 UNWIND $rows AS row MATCH (r:Run {id: row.run}) MATCH (d:Dataset {urn: row.dataset})
 MERGE (v:DatasetVersion {id: row.version}) MERGE (v)-[:OF]->(d) MERGE (r)-[:%s]->(v)
 """
-_PAIRS = """
-UNWIND $rows AS row MATCH ()-[e:DERIVES {pair: row.pair}]->() RETURN row.pair AS pair, max(e.at) AS at
+_KNOWN = "UNWIND $ids AS id MATCH (s:Said {id: id}) RETURN s.id AS id, s.entries AS entries"
+_LOCK = "UNWIND $ids AS id MERGE (s:Said {id: id}) SET s.lock = randomUUID()"
+_SAY = """
+UNWIND $rows AS row MATCH (s:Said {id: row.id})
+SET s.kind = row.kind, s.job = row.job, s.target = row.target, s.runs = row.runs, s.entries = row.entries
 """
-_FORGET = "UNWIND $rows AS row MATCH ()-[e:DERIVES {pair: row.pair}]->() WHERE e.at < row.at DELETE e"
+_SPOKEN_IN = """
+UNWIND $rows AS row MATCH (s:Said {kind: 'edges', job: row.job}) WHERE row.run IN s.runs
+RETURN DISTINCT s.job AS job, s.target AS target
+"""
+_FORGET = "UNWIND $ids AS id MATCH ()-[e:DERIVES {pair: id}]->() DELETE e"
 _DERIVES = """
 UNWIND $rows AS row MATCH (s:%s {urn: row.source}) MATCH (t:%s {urn: row.target})
-MERGE (s)-[e:DERIVES {kind: row.kind, subtype: row.subtype, via_job: row.job}]->(t)
-ON CREATE SET e.method = row.method, e.pair = row.pair, e.at = row.at
+MERGE (s)-[e:DERIVES {kind: row.kind, subtype: row.subtype, via_job: row.job, pair: row.pair}]->(t)
+SET e.method = row.method, e.run = row.run, e.at = row.at
 """
 
 
@@ -80,6 +95,7 @@ class Neo4jEmitter:
         password: Of the user.
         retry_s: Retry a transaction that met a deadlock or a lost connection for this long.
         connect_s: Give up on a server that does not answer after this long.
+        timeout_s: Give up on an `emit` after this long; what it did not finish is sent again.
     """
 
     def __init__(
@@ -90,10 +106,12 @@ class Neo4jEmitter:
         password: str | None = None,
         retry_s: float = 15.0,
         connect_s: float = 5.0,
+        timeout_s: float = 30.0,
     ) -> None:
         self.url, self._auth = checked_url(url), (user, password or "") if user else None
         self._retry_s, self._connect_s = retry_s, connect_s
         self._driver = PerProcess(self._open)
+        self._bounded = Bounded(f"Neo4j at {redact(self.url)}", timeout_s)
         self.last_changes = 0
 
     @property
@@ -120,16 +138,17 @@ class Neo4jEmitter:
         """
         import neo4j.exceptions as wrong
 
-        runs = with_stable_names(runs)
+        where = f"Neo4j at {redact(self.url)}"
         try:
-            with self._driver.get().session() as session:
-                self.last_changes = sum(
-                    session.execute_write(_apply, statement, rows) for statement, rows in self._plan(session, runs)
-                )
+            # the driver waits without end for a server that was stopped after it connected
+            self._bounded.call(lambda: self._emit(runs))
+        except EmitterDown:
+            self._driver.take()  # left to the call that still hangs
+            raise
         except (wrong.ServiceUnavailable, wrong.SessionExpired, wrong.TransientError, OSError) as error:
-            raise EmitterDown(f"Neo4j at {self.url}", str(error)) from error
+            raise EmitterDown(where, str(error)) from error
         except (wrong.Neo4jError, wrong.DriverError) as error:
-            raise EmitRefused(f"Neo4j at {self.url}", str(error)) from error
+            raise EmitRefused(where, str(error)) from error
 
     def close(self) -> None:
         """Close the driver."""
@@ -154,36 +173,13 @@ class Neo4jEmitter:
             raise
         return driver
 
-    def _plan(self, session: neo4j.Session, runs: Sequence[Run]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Yield the statements and their rows, nodes before edges."""
-        graph = merge(Graph(), runs)
-        yield from _batches(_DATASETS, ({"urn": d.urn, "asset_key": d.asset_key} for d in _datasets(graph, runs)))
-        yield from _batches(_COLUMNS, _columns(graph))
-        yield from _batches(_RUNS, map(_run_row, runs))
-        yield from _batches(_TOUCHES % "READ", _touches(runs, "reads"))
-        yield from _batches(_TOUCHES % "WROTE", _touches(runs, "writes"))
-        yield from self._edges(session, graph, runs)
-
-    def _edges(
-        self, session: neo4j.Session, graph: Graph, runs: Sequence[Run]
-    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Yield what replaces the edges of older runs; pairs that the database knows as new are left alone."""
-        spoke = {(run.job, edge.source, edge.target): run.ended_at for run in sorted(runs, key=lambda run: run.ended_at)
-                 for edge in run.edges if run.state == "COMPLETE"}  # fmt: skip
-        jobs = {run.job: run.ended_at for run in runs}
-        rows = [_edge_row(e, spoke.get((e.job, e.source, e.target), jobs.get(e.job, 0.0))) for e in graph.edges]
-        pairs = sorted({(row["pair"], row["at"]) for row in rows})
-        known: dict[str, float] = {}
-        for _, batch in _batches("", ({"pair": pair} for pair, _ in pairs)):
-            known |= session.execute_read(_known_pairs, batch)
-        fresh = {pair for pair, at in pairs if known.get(pair, -1.0) < at}
-        yield from _batches(
-            _FORGET, ({"pair": pair, "at": at} for pair, at in pairs if pair in fresh and pair in known)
-        )
-        for source in ("Column", "Dataset"):
-            for target in ("Column", "Dataset"):
-                wanted = (r for r in rows if r["pair"] in fresh and (r["from"], r["to"]) == (source, target))
-                yield from _batches(_DERIVES % (source, target), wanted)
+    def _emit(self, runs: Sequence[Run]) -> None:
+        grouped = merging.grouped(runs)
+        with self._driver.get().session() as session:
+            changes = sum(session.execute_write(_apply, statement, rows) for statement, rows in _nodes(runs))
+            for batch in _subjects(grouped):
+                changes += session.execute_write(_merge_subjects, batch)
+        self.last_changes = changes
 
 
 def checked_url(url: str) -> str:
@@ -215,8 +211,94 @@ def _apply(tx: neo4j.ManagedTransaction, statement: str, rows: list[dict[str, An
     )
 
 
-def _known_pairs(tx: neo4j.ManagedTransaction, rows: list[dict[str, Any]]) -> dict[str, float]:
-    return {record["pair"]: record["at"] for record in tx.run(_PAIRS, rows=rows) if record["at"] is not None}
+def _nodes(runs: Sequence[Run]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the statements that name what edges will join; they only add."""
+    stable = [renamed(run, {urn: stable_urn(urn) for urn in _urns(run)}) for run in runs]
+    yield from _batches(_DATASETS, _datasets(stable))
+    yield from _batches(_COLUMNS, _columns(stable))
+    yield from _batches(_RUNS, map(_run_row, stable))
+    yield from _batches(_TOUCHES % "READ", _touches(stable, "reads"))
+    yield from _batches(_TOUCHES % "WROTE", _touches(stable, "writes"))
+
+
+def _subjects(grouped: Mapping[Subject, list[Entry]]) -> Iterator[dict[Subject, list[Entry]]]:
+    """Yield what was said in batches: a target's edges and what its job touched stay together."""
+    jobs: dict[str, dict[Subject, list[Entry]]] = {}
+    for subject in sorted(grouped):
+        if subject[0] in (merging.EDGES, merging.TOUCHED):
+            jobs.setdefault(subject[1], {})[subject] = grouped[subject]
+    batch: dict[Subject, list[Entry]] = {}
+    for found in jobs.values():
+        batch |= found
+        if len(batch) >= _ROWS:
+            yield batch
+            batch = {}
+    if batch:
+        yield batch
+
+
+def _merge_subjects(tx: neo4j.ManagedTransaction, grouped: Mapping[Subject, list[Entry]]) -> int:
+    """Merge what was said, and replace the edges that follow from it, in this one transaction."""
+    known = _known(tx, grouped)
+    if all(merging.united(known.get(each, ()), more) == known.get(each) for each, more in grouped.items()):
+        return 0
+    # in one order everywhere, so that two writers wait for each other rather than deadlock
+    tx.run(_LOCK, ids=sorted(_said_id(each) for each in grouped)).consume()
+    known = _known(tx, grouped)
+    united = {each: merging.united(known.get(each, ()), more) for each, more in grouped.items()}
+    changed = {each: entries for each, entries in united.items() if entries != known.get(each)}
+    changes = sum(_apply(tx, *each) for each in _batches(_SAY, map(_said_row, changed.items())))
+    for statement, rows in _edges(tx, changed):
+        changes += _apply(tx, statement, rows)
+    return changes
+
+
+def _edges(
+    tx: neo4j.ManagedTransaction, changed: Mapping[Subject, tuple[Entry, ...]]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield what replaces the edges of the targets that changed subjects speak of."""
+    touched = [{"job": job, "run": run} for kind, job, run in changed if kind == merging.TOUCHED]
+    targets = {subject for subject in changed if subject[0] == merging.EDGES}
+    targets |= {(merging.EDGES, row["job"], row["target"]) for row in tx.run(_SPOKEN_IN, rows=touched)}
+    entries = _known(tx, targets)
+    wanted = {(merging.TOUCHED, job, entry.run) for (_, job, _), found in entries.items() for entry in found}
+    touches = {subject: merging.touch_of(found) for subject, found in _known(tx, wanted).items()}
+    rows: list[dict[str, Any]] = []
+    for subject in sorted(targets):
+        _, job, target = subject
+        found = entries.get(subject, ())
+        runs = {entry.run: touches.get((merging.TOUCHED, job, entry.run), merging.NOTHING_TOUCHED) for entry in found}
+        entry = merging.in_force(found, runs)
+        if entry is not None:
+            rows += [
+                _edge_row(e, _said_id(subject)) for e in merging.edges_in_force(job, target, entry, runs[entry.run])
+            ]
+    tx.run(_FORGET, ids=sorted(map(_said_id, targets))).consume()
+    for source in ("Column", "Dataset"):
+        for end in ("Column", "Dataset"):
+            yield from _batches(_DERIVES % (source, end), (r for r in rows if (r["from"], r["to"]) == (source, end)))
+
+
+def _known(tx: neo4j.ManagedTransaction, subjects: Iterable[Subject]) -> dict[Subject, tuple[Entry, ...]]:
+    names = {_said_id(each): each for each in subjects}
+    found = tx.run(_KNOWN, ids=sorted(names))
+    return {
+        names[row["id"]]: tuple(map(merging.parsed, orjson.loads(row["entries"])))
+        for row in found if row["entries"] is not None
+    }  # fmt: skip
+
+
+def _said_id(subject: Subject) -> str:
+    return orjson.dumps(subject).decode()
+
+
+def _said_row(said: tuple[Subject, tuple[Entry, ...]]) -> dict[str, Any]:
+    subject, entries = said
+    plain = orjson.dumps([merging.plain(each) for each in entries]).decode()
+    return {
+        "id": _said_id(subject), "kind": subject[0], "job": subject[1], "target": subject[2],
+        "runs": [each.run for each in entries], "entries": plain,
+    }  # fmt: skip
 
 
 def _batches(statement: str, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -230,20 +312,35 @@ def _batches(statement: str, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[s
         yield statement, batch
 
 
-def _datasets(graph: Graph, runs: Sequence[Run]) -> list[Dataset]:
-    """List the graph's datasets, and those that only a failed run or an alias names."""
-    found = {each.urn: each for run in runs for each in (*run.reads, *run.writes)} | dict(graph.datasets)
-    return [found[urn] for urn in sorted(found)]
+def _datasets(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    keys: dict[str, str] = {}
+    for run in runs:
+        for urn in _urns(run):
+            keys.setdefault(urn, "")
+        for each in (*run.reads, *run.writes):
+            keys[each.urn] = each.asset_key or keys[each.urn]
+    for urn in sorted(keys):
+        yield {"urn": urn, "asset_key": keys[urn]}
 
 
-def _columns(graph: Graph) -> Iterator[dict[str, Any]]:
-    types = {(urn, column.name): column.type for urn, dataset in graph.datasets.items() for column in dataset.columns}
-    for edge in graph.edges:
-        for urn, column in ((edge.source, edge.source_column), (edge.target, edge.target_column)):
-            if column:
-                types.setdefault((urn, column), "")
+def _columns(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    types: dict[tuple[str, str], str] = {}
+    for run in sorted(runs, key=lambda run: run.ended_at):
+        if run.state == "FAIL":
+            continue
+        for each in (*run.reads, *run.writes):
+            types |= {(each.urn, c.name): c.type or types.get((each.urn, c.name), "") for c in each.columns}
+        for edge in run.edges:
+            for urn, column in ((edge.source, edge.source_column), (edge.target, edge.target_column)):
+                if column:
+                    types.setdefault((urn, column), "")
     for (urn, column), kind in sorted(types.items()):
         yield {"dataset": urn, "urn": column_urn(urn, column), "name": column, "type": kind}
+
+
+def _urns(run: Run) -> set[str]:
+    named = {each.urn for each in (*run.reads, *run.writes)}
+    return named | {urn for edge in run.edges for urn in (edge.source, edge.target)}
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -269,7 +366,7 @@ def _run_id(run: Run) -> str:
     return f"{run.id}/{run.job}"
 
 
-def _edge_row(edge: Edge, at: float) -> dict[str, Any]:
+def _edge_row(edge: Edge, pair: str) -> dict[str, Any]:
     return {
         "source": column_urn(edge.source, edge.source_column),
         "target": column_urn(edge.target, edge.target_column),
@@ -279,6 +376,7 @@ def _edge_row(edge: Edge, at: float) -> dict[str, Any]:
         "subtype": edge.subtype,
         "method": edge.method,
         "job": edge.job,
-        "pair": f"{edge.job}\n{edge.source}\n{edge.target}",
-        "at": at,
+        "pair": pair,
+        "run": edge.run,
+        "at": edge.at,
     }
