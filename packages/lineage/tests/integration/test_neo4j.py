@@ -228,18 +228,18 @@ def test_a_writer_cut_off_before_any_statement_leaves_the_last_good_edges(
 def test_a_server_that_stops_answering_holds_an_emit_for_a_bounded_time(neo4j_url: str) -> None:
     address = urlsplit(neo4j_url)
     with StoppableProxy((address.hostname or "", address.port or 0)) as proxy:
-        emitter = Neo4jEmitter(f"bolt://127.0.0.1:{proxy.port}", timeout_s=1.0)
+        emitter = Neo4jEmitter(f"bolt://127.0.0.1:{proxy.port}", timeout_s=8.0)
         emitter.emit([a_run()])
         proxy.answers.clear()
         started = time.monotonic()
-        with pytest.raises(EmitterDown, match="no answer in 1 s"):
+        with pytest.raises(EmitterDown, match="no answer in 8 s"):
             emitter.emit([a_run(20.0, "r2")])
         took_s = time.monotonic() - started
         proxy.answers.set()
 
         emitter.emit([a_run(20.0, "r2")])
 
-    assert took_s < 30
+    assert took_s < 60
 
 
 class StoppableProxy:
