@@ -25,7 +25,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
 
 
 def test_page_shows_files() -> None:
-    assert {"hello", "files", "branches", "clock"} <= BLOCKS.keys()
+    assert {"hello", "files", "branches", "outer", "clock"} <= BLOCKS.keys()
 
 
 @pytest.mark.parametrize("name", BLOCKS)

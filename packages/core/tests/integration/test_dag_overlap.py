@@ -86,10 +86,19 @@ def test_lock_is_held_by_one_process_and_freed_when_that_is_killed(
     assert (False, False, True) == (while_held, while_mine, after)
 
 
-def test_instance_in_postgres_uses_its_server_and_an_ephemeral_one_needs_no_lock(instance: dg.DagsterInstance) -> None:
+def test_instance_decides_which_lock_its_runs_share(instance: dg.DagsterInstance, postgres_url: str) -> None:
+    url = postgres_url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+    with dg.instance_for_test(overrides={"storage": {"postgres": {"postgres_url": url}}}) as on_postgres:
+        first, second = lock_for(on_postgres, "d"), lock_for(on_postgres, "d")
+        assert isinstance(first, PostgresLock)
+        assert isinstance(second, PostgresLock)
+        assert [True, False] == [first.try_take(), second.try_take()]
+        first.release()
+        second.release()
+    assert isinstance(lock_for(instance, "d"), FileLock)
     with dg.DagsterInstance.ephemeral() as alone:
         assert lock_for(alone, "d") is None
-    assert isinstance(lock_for(instance, "d"), FileLock)
 
 
 @pytest.mark.parametrize(("overlap", "error"), [("skip", RunSkipped), ("refuse", AnotherRunGoesOn)])

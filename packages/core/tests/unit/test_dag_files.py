@@ -63,7 +63,7 @@ def test_json_holds_the_same_schema(tmp_path: Path) -> None:
         ),
         (dag_of("{name: a, run: x, needs: [a]}"), "circle: a -> a"),
         (dag_of("{name: a, run: x}", "{name: a, run: y}"), "4: task 'a' is there already"),
-        (dag_of("{name: a}"), "3: task 'a' must have exactly one of run, call, use; found none"),
+        (dag_of("{name: a}"), "3: task 'a' must have exactly one of run, call, use, dag; found none"),
         (dag_of("{name: a, run: x, call: 'json:dumps'}"), "found run and call"),
         (dag_of("{name: a, run: x, arguments: {b: 1}}"), "goes only with call"),
         (dag_of("{name: a, run: x}", head="schedule: {cron: '0 25 * * *'}\n"), "2: bad cron hour '25': 0..23"),

@@ -32,7 +32,7 @@ from tidemill_core.dag.template import (
 from tidemill_core.plugins import did_you_mean
 
 KeyPath = tuple[str | int, ...]
-_WORK = ("run", "call", "use")
+_WORK = ("run", "call", "use", "dag")
 _ONLY_WITH = {
     "with": ("use",),
     "arguments": ("call",),
@@ -41,9 +41,10 @@ _ONLY_WITH = {
     "env": ("run",),
     "cwd": ("run",),
     "pipes": ("run",),
-    "outputs": ("run", "call"),
+    "params": ("dag",),
+    "outputs": ("run", "call", "dag"),
 }
-_TEMPLATES = ("run", "with", "arguments", "env", "cwd", "matrix")
+_TEMPLATES = ("run", "with", "arguments", "env", "cwd", "matrix", "params")
 _ONCE = ("asset_key", "tags", "pool", "deps", "description", "when")
 """What a task has once, however many copies a list makes at run time."""
 
@@ -146,7 +147,7 @@ def _work(dag: RawDag) -> Iterator[ConfigFault]:
         given = [kind for kind in _WORK if task.value.get(kind) is not None]
         if len(given) != 1:
             found = f"found {' and '.join(given)}" if given else "found none"
-            yield task.fault(f"task {task.name!r} must have exactly one of run, call, use; {found}")
+            yield task.fault(f"task {task.name!r} must have exactly one of run, call, use, dag; {found}")
             continue
         if given[0] == "use" and dag.value.get("kind") == "op":
             yield task.fault("a component makes assets; it cannot be a task of a DAG of kind op", "use")

@@ -79,10 +79,8 @@ def plan(target: str, params: tuple[str, ...], *, as_json: bool) -> None:
         {
             "step": step.name,
             "level": level[step.name],
-            "kind": "run" if step.task.run is not None else "use" if step.task.use else "call",
-            "what": step.task.run
-            if isinstance(step.task.run, str)
-            else step.task.use or step.task.call or step.task.run,
+            "kind": step.task.work[0],
+            "what": step.task.run if isinstance(step.task.run, list | tuple) else step.task.work[1],
             "needs": list(step.needs),
             "pool": step.task.pool,
             "retries": step.retry.count if step.retry else 0,

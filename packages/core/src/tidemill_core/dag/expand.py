@@ -148,7 +148,20 @@ def _fill(task: TaskSpec, values: Mapping[str, Scalar]) -> TaskSpec:
     if not values:
         return task
     scopes: Mapping[str, Any] = {"matrix": values}
-    texts = ("description", "run", "with_", "arguments", "env", "cwd", "pool", "tags", "asset_key", "deps", "when")
+    texts = (
+        "description",
+        "run",
+        "with_",
+        "arguments",
+        "env",
+        "cwd",
+        "pool",
+        "tags",
+        "asset_key",
+        "deps",
+        "when",
+        "params",
+    )
     update = {name: render(getattr(task, name), scopes, partial=True) for name in texts}
     if task.when:
         update["when"] = _condition(task.when, values)

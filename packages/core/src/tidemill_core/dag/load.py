@@ -13,6 +13,7 @@ from tidemill_core.config import ConfigFault, ConfigFaults, Document, Place, loa
 from tidemill_core.config import faults_of as model_faults
 from tidemill_core.dag.check import RawDag, RawTask
 from tidemill_core.dag.check import faults as dag_faults
+from tidemill_core.dag.nested import Child, Siblings, nested_faults
 from tidemill_core.dag.spec import DagSpec, Fragment
 from tidemill_core.errors import ConfigError
 
@@ -54,6 +55,7 @@ def load_dags(path: Path | str, *, env: Mapping[str, str] | None = None) -> list
     """
     faults: list[ConfigFault] = []
     dags: list[LoadedDag] = []
+    siblings = _siblings(env)
     for file in dag_files(Path(path)):
         try:
             documents = load_documents(file, env=env)
@@ -62,7 +64,7 @@ def load_dags(path: Path | str, *, env: Mapping[str, str] | None = None) -> list
             continue
         for document in documents:
             try:
-                dags.append(loaded_dag(document, file=file, env=env))
+                dags.append(loaded_dag(document, file=file, env=env, siblings=siblings))
             except ConfigFaults as wrong:
                 faults += wrong.faults
     faults += _duplicates(dags)
@@ -93,9 +95,19 @@ def dag_files(path: Path) -> list[Path]:
 
 
 def loaded_dag(
-    document: Document | DagSpec, *, file: Path | None = None, env: Mapping[str, str] | None = None
+    document: Document | DagSpec,
+    *,
+    file: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    siblings: Siblings | None = None,
 ) -> LoadedDag:
     """Check one DAG, from a document or made in Python, with its includes.
+
+    Args:
+        document: The DAG.
+        file: Where it stands.
+        env: Values for ``${NAME}``; default this process's environment.
+        siblings: Finds the DAGs that its tasks run; made when first needed.
 
     Raises:
         ConfigFaults: Every fault, with its place.
@@ -112,17 +124,58 @@ def loaded_dag(
     folder = file.absolute().parent if file else None
     raw = _raw(document, included, folder)
     faults += dag_faults(raw)
+    if any(task.value.get("dag") for task in raw.tasks):
+        found = siblings or _siblings(env)
+        faults += nested_faults(
+            str(document.value.get("name")), file, raw.tasks, found, lambda child: _child(child, env)
+        )
     if faults or spec is None:
         raise ConfigFaults(faults)
+    merged = _merged(spec, fragments)
+    places = {task.name: task.place("with") for task in raw.tasks}
+    return LoadedDag(spec=merged, file=file, place=document.place(()), task_places=places)
+
+
+def find_child(reference: str, file: Path) -> str:
+    """Find the DAG that a task of `file` runs, as ``/path/of/file.yaml:name``.
+
+    Raises:
+        ConfigError: There is none, or there are several.
+    """
+    try:
+        child = _siblings(None).find(reference, file)
+    except LookupError as error:
+        raise ConfigError(str(error)) from error
+    return f"{child.file.absolute()}:{child.name}"
+
+
+def _siblings(env: Mapping[str, str] | None) -> Siblings:
+    def read(file: Path) -> Sequence[Document]:
+        try:
+            return list(load_documents(file, env=env))
+        except (ConfigError, OSError):
+            return []  # what is wrong with another file is told when that file is checked
+
+    return Siblings(read, dag_files)
+
+
+def _child(child: Child, env: Mapping[str, str] | None) -> DagSpec | None:
+    """Read a DAG that a task runs, with its includes; its own faults are told where it stands."""
+    faults: list[ConfigFault] = []
+    spec = _validated(child.document, DagSpec, faults)
+    included = _included(child.document, child.file, env, faults)
+    fragments = [part for each in included if (part := _validated(each, Fragment, faults)) is not None]
+    return None if faults or spec is None else _merged(spec, fragments)
+
+
+def _merged(spec: DagSpec, fragments: Sequence[Fragment]) -> DagSpec:
     parts: list[DagSpec | Fragment] = [*fragments, spec]
-    merged = spec.model_copy(
+    return spec.model_copy(
         update={
             "params": {name: value for part in parts for name, value in part.params.items()},
             "tasks": tuple(task for part in parts for task in part.tasks),
         }
     )
-    places = {task.name: task.place("with") for task in raw.tasks}
-    return LoadedDag(spec=merged, file=file, place=document.place(()), task_places=places)
 
 
 def _validated(document: Document, model: type[M], faults: list[ConfigFault]) -> M | None:

@@ -39,6 +39,8 @@ class Command:
     env: Mapping[str, str]
     cwd: Path
     timeout_s: float | None = None
+    grace_s: float = TERM_GRACE_S
+    """Seconds between SIGTERM and SIGKILL."""
 
 
 def run_command(command: Command) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def run_command(command: Command) -> dict[str, Any]:
         try:
             code = _wait(process, command)
         except BaseException:  # undone whatever it was, and raised again
-            stop_group(process)
+            stop_group(process, command.grace_s)
             raise
         finally:
             pump.join(timeout=TERM_GRACE_S)
@@ -112,12 +114,12 @@ def _wait(process: subprocess.Popen[bytes], command: Command) -> int:
             raise TaskTimedOut(command.task, command.timeout_s)
 
 
-def stop_group(process: subprocess.Popen[bytes]) -> None:
+def stop_group(process: subprocess.Popen[bytes], grace_s: float = TERM_GRACE_S) -> None:
     """Stop a process and all it started: SIGTERM, then SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=TERM_GRACE_S)
+        process.wait(timeout=grace_s)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -162,7 +162,7 @@ class TaskDefaults(Config):
 
 
 class TaskSpec(Config):
-    """One step of a DAG: exactly one of `run`, `call` or `use`."""
+    """One step of a DAG: exactly one of `run`, `call`, `use` or `dag`."""
 
     name: Identifier
     """Name, unique in the DAG."""
@@ -174,6 +174,10 @@ class TaskSpec(Config):
     """A Python callable, `package.module:function`."""
     use: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
     """An installed component type, such as `tidemill_loader.LoadComponent`."""
+    dag: str | None = Field(default=None, pattern=r"^(?:[^:]+:)?[A-Za-z_]\w*$")
+    """Another DAG, run to its end as a run of its own: a name (of the same file or folder) or `file.yaml:name`."""
+    params: dict[Identifier, JsonValue] = Field(default={})
+    """Parameters of the DAG named by `dag`."""
     with_: dict[str, JsonValue] = Field(default={}, alias="with")
     """Attributes of the component named by `use`."""
     arguments: dict[str, JsonValue] = Field(default={})
@@ -229,10 +233,12 @@ class TaskSpec(Config):
     """What to do when this task has ended."""
 
     @property
-    def work(self) -> tuple[Literal["run", "call", "use"], str]:
+    def work(self) -> tuple[Literal["run", "call", "use", "dag"], str]:
         """What it does, for people: kind and text."""
         if self.run is not None:
             return "run", self.run if isinstance(self.run, str) else " ".join(self.run)
+        if self.dag is not None:
+            return "dag", self.dag
         return ("use", self.use) if self.use else ("call", self.call or "")
 
 

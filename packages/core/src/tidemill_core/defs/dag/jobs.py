@@ -276,25 +276,33 @@ def _leftovers(made: ComponentTask) -> dg.Definitions:
     )
 
 
-def _plans(dag: LoadedDag, spec: DagSpec) -> dict[str, TaskPlan]:
-    every = steps(spec)
-    is_asset = spec.kind == "asset"
+def output_sources(spec: DagSpec) -> dict[str, list[outputs.Source]]:
+    """Say where the outputs of each task are written down."""
     sources: dict[str, list[outputs.Source]] = {}
-    for step in every:
-        key = asset_key(spec.name, step) if is_asset else None
+    for step in steps(spec):
         name = op_name(spec.name, step.name)
-        source = outputs.Source(step_key=f"{name}.{DONE}" if step.is_fan_out else name, asset_key=key)
+        source = outputs.Source(
+            step_key=f"{name}.{DONE}" if step.is_fan_out else name,
+            asset_key=asset_key(spec.name, step) if spec.kind == "asset" else None,
+        )
         sources.setdefault(step.task.name, []).append(source)
+    return sources
+
+
+def _plans(dag: LoadedDag, spec: DagSpec) -> dict[str, TaskPlan]:
+    is_asset = spec.kind == "asset"
+    sources = output_sources(spec)
     return {
         step.name: TaskPlan(
             dag=spec.name,
             folder=dag.folder,
+            file=dag.file.absolute() if dag.file else None,
             step=step,
             params_key=params_key(spec.name) if spec.params else None,
             asset_key=asset_key(spec.name, step) if is_asset else None,
             sources=sources,
         )
-        for step in every
+        for step in steps(spec)
     }
 
 
@@ -325,7 +333,8 @@ def _asset_spec(
 ) -> dg.AssetSpec:
     task = plan.step.task
     deps = [dg.AssetKey(each.split("/") if isinstance(each, str) else list(each)) for each in task.deps]
-    kinds = set(task.kinds) or {"shell" if task.run is not None else "python"}
+    own = {"run": "shell", "dag": "dagster"}.get(task.work[0], "python")
+    kinds = set(task.kinds) or {own}
     assert plan.asset_key is not None
     return dg.AssetSpec(
         key=plan.asset_key,

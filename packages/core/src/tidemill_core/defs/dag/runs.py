@@ -54,6 +54,8 @@ class RunRequest:
     """Only what did not succeed in this run."""
     partition: str | None = None
     executor: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """More tags of the run."""
     module: str | None = None
     """Module whose `defs` give the resources; the shared ones without."""
 
@@ -222,7 +224,7 @@ def _create_run(
     name = dag.spec.name
     # The lock keeps our own runs apart. Without the queue's tag, one that was killed does not hold up the queue.
     own = {key: value for key, value in job.run_tags.items() if key != OVERLAP_TAG}
-    tags = {**own, OWNER_TAG: owner_tag(), HEARTBEAT_TAG: f"{time.time():.0f}"}
+    tags = {**own, **request.tags, OWNER_TAG: owner_tag(), HEARTBEAT_TAG: f"{time.time():.0f}"}
     if request.partition:
         tags["dagster/partition"] = request.partition
     parent = find_run(instance, request.retry_run) if request.retry_run else None

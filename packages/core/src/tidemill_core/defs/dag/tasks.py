@@ -1,6 +1,7 @@
 """What a task does when Dagster runs it: condition, templates, the work, errors and outputs."""
 
 import inspect
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ import dagster as dg
 from tidemill_core.dag.callables import INJECTED, SHARED_RESOURCES, find_callable, import_callable
 from tidemill_core.dag.errors import BadOutputs, CommandFailed, TaskTemporarilyFailed
 from tidemill_core.dag.expand import Step
+from tidemill_core.dag.load import find_child
 from tidemill_core.dag.process import Command, call_in_process, run_command
 from tidemill_core.dag.spec import RetrySpec
 from tidemill_core.dag.template import condition_references, holds, references, render
-from tidemill_core.defs.dag import outputs
+from tidemill_core.defs.dag import child_run, outputs
 from tidemill_core.defs.dag.states import note_exit_code, read_states
 from tidemill_core.errors import PermanentError, TransientError
 
@@ -28,6 +30,8 @@ class TaskPlan:
 
     dag: str
     folder: Path
+    file: Path | None
+    """The DAG's file; None for one made in Python."""
     step: Step
     params_key: str | None
     """Resource that holds the parameters; None in a DAG without."""
@@ -60,7 +64,7 @@ def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
         context.log.info("task %s is skipped: %s is false", plan.step.name, task.when)
         return
     try:
-        result = _run(plan, context, scopes) if task.run is not None else _call(plan, context, scopes)
+        result = _work(plan, context, scopes)
         yield from _results(plan, result)
     except dg.Failure:
         raise
@@ -118,7 +122,7 @@ def scopes_of(plan: TaskPlan, context: Context, *, more: Sequence[Any] = ()) -> 
     """Collect the values that the texts of a step, its condition and `more` texts may name."""
     task = plan.step.task
     partition = context.partition_key if context.has_partition_key else None
-    texts = [task.run, task.arguments, task.env, task.cwd, *more]
+    texts = [task.run, task.arguments, task.env, task.cwd, task.params, *more]
     used = {parts[1] for parts in references(texts) if parts[0] == "outputs"}
     asked: set[str] = set()
     if task.when:
@@ -143,6 +147,39 @@ def _states(plan: TaskPlan, context: Context, asked: Iterable[str]) -> dict[str,
     prefix = f"{plan.dag}__"
     copies = {name: [source.step_key.removeprefix(prefix) for source in plan.sources[name]] for name in asked}
     return read_states(context.instance, context.run.run_id, copies)
+
+
+def _work(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> Any:
+    task = plan.step.task
+    if task.dag is not None:
+        return _run_dag(plan, context, scopes)
+    return _run(plan, context, scopes) if task.run is not None else _call(plan, context, scopes)
+
+
+def _run_dag(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[str, Any]:
+    """Run another DAG in a process of its own and wait for it; a stop and the time limit go to it."""
+    task = plan.step.task
+    assert task.dag is not None
+    assert plan.file is not None
+    child = find_child(task.dag, plan.file)
+    env = child_run.request(
+        context.instance,
+        dag=child,
+        params=render(task.params, scopes),
+        partition=scopes["partition"].get("key"),
+        started_by=f"{context.run.run_id}/{plan.step.name}",
+        outputs=list(task.outputs),
+    )
+    return run_command(
+        Command(
+            task=plan.step.name,
+            run=(sys.executable, "-m", child_run.__name__),
+            env=env,
+            cwd=plan.folder,
+            timeout_s=task.timeout_s,
+            grace_s=child_run.GRACE_S,
+        )
+    )
 
 
 def _run(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[str, Any]:
