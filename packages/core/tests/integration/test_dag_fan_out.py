@@ -1,6 +1,10 @@
 """Fan-out over an earlier task's output: copies, collected lists, limits, retries of single copies."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +129,24 @@ def test_one_failed_copy_fails_the_task_and_alone_is_run_again(
     assert "['aa', 'bb', 'cc']\n" == (tmp_path / "out").read_text()
 
 
+def test_retry_of_a_retry_runs_what_failed_a_second_time(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    line = f"echo $1 >> {tmp_path}/ran; test -f {tmp_path}/$1.fixed && echo twice=$1$1 >> $TIDEMILL_OUTPUTS"
+    each = {**DOUBLE, "run": ["sh", "-c", line, "-", "${matrix.item}"]}
+    found = dag(listing(["a", "b", "c"]), each, after(tmp_path / "out"), name="second_failure")
+    (tmp_path / "a.fixed").touch()
+
+    first = start(found, instance)
+    (tmp_path / "b.fixed").touch()
+    second = start(found, instance, retry_run=first.id)
+    (tmp_path / "c.fixed").touch()
+    third = start(found, instance, retry_run=second.id)
+
+    assert {"each[b]": "done", "each[c]": "failed"}.items() <= states(second).items()
+    assert {"each[c]": "done", "each": "done", "after": "done"} == states(third)
+    assert ["a", "b", "b", "c", "c", "c"] == sorted((tmp_path / "ran").read_text().split())
+    assert "['aa', 'bb', 'cc']\n" == (tmp_path / "out").read_text()
+
+
 def test_copy_is_tried_again_by_the_rule_of_its_task(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     line = f"test -f {tmp_path}/$1.seen || {{ touch {tmp_path}/$1.seen; test $1 = a || exit 1; }}"
     retry = {"count": 1, "delay_s": 0, "jitter": "none"}
@@ -214,6 +236,49 @@ def test_asset_of_a_fan_out_is_one_materialization_with_the_collected_lists(inst
     graph = definitions_from_dags(spec).resolve_asset_graph()
     node = graph.get(dg.AssetKey(["raw", "files"]))
     assert ("raw", {dg.AssetKey(["asset", "list"])}, ["team:x"]) == (node.group_name, node.parent_keys, node.owners)
+
+
+def test_killed_run_goes_on_with_the_copies_that_are_left(tmp_path: Path) -> None:
+    """kill -9 in the second of three copies: the first is not run again, and its output is not lost."""
+    line = (
+        f"echo $1 >> {tmp_path}/ran; test $1 != b -o -f {tmp_path}/go || {{ touch {tmp_path}/stuck; exec sleep 300; }}"
+    )
+    each = {
+        **DOUBLE,
+        "run": ["sh", "-c", f"{line}; echo twice=$1$1 >> $TIDEMILL_OUTPUTS", "-", "${matrix.item}"],
+        "max_parallel": 1,
+    }
+    spec = dag(listing(["a", "b", "c"]), each, after(tmp_path / "out")).spec
+    plain = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"name": "d"}
+    (tmp_path / "d.json").write_text(json.dumps(plain))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TIDEMILL_", "DAGSTER_"))}
+    env = {**kept, "TIDEMILL_HOME": str(tmp_path / "home")}
+    code = "import sys; from tidemill_core.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "dag", "run", "d.json", "--json"]
+    first = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not (tmp_path / "stuck").exists():
+        assert first.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+    first.kill()
+    first.wait()
+    (tmp_path / "go").touch()
+    again = subprocess.run(
+        [*command, "--retry-failed", "last"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert 0 == again.returncode, again.stderr
+    assert ["a", "b", "b", "c"] == (tmp_path / "ran").read_text().split()
+    assert "['aa', 'bb', 'cc']\n" == (tmp_path / "out").read_text()
+    assert {"each[b]", "each[c]", "each", "after"} == {task["name"] for task in json.loads(again.stdout)["tasks"]}
 
 
 @pytest.mark.parametrize(

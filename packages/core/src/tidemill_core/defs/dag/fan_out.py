@@ -158,6 +158,13 @@ def _done_op(plan: TaskPlan, name: str) -> dg.OpDefinition:
         graph = _graph_key(context)
         keys = list(_matrix(context.instance, context.run, f"{graph}.{LIST}"))
         found = _returned(context.instance, context.run, f"{graph}.{COPY}", keys)
+        missing = [key for key in keys if key not in found]
+        if missing:
+            raise dg.Failure(
+                f"task {plan.step.name!r}: the copies {', '.join(missing)} have not run, neither in this run nor in "
+                "those it retries; `tidemill dag run --retry-failed` runs them",
+                allow_retries=False,
+            )
         lists = {output: [found[key][output] for key in keys] for output in plan.step.task.outputs}
         yield dg.Output(None, output_name=DONE, metadata={"copies": len(keys), **outputs.encode(lists)})
 

@@ -14,7 +14,6 @@ from tidemill_core.defs._dagster import (
     DagsterEvent,
     ErrorSource,
     InMemoryJob,
-    KnownExecutionState,
     LocalComputeLogManager,
     context_creation_job,
     create_execution_plan,
@@ -22,6 +21,7 @@ from tidemill_core.defs._dagster import (
     redirect_stream,
     redirect_to_file,
 )
+from tidemill_core.defs.executor.resume import steps_to_resume
 
 TIMED_OUT: set[str] = set()
 """Runs of this process that were interrupted because their time is up; they fail, they are not cancelled."""
@@ -91,7 +91,7 @@ def retry_plan(
             op_selection=sorted(current.resolved_op_selection) if current.resolved_op_selection else None,
             asset_selection=current.asset_selection,
         )
-    keys, known = KnownExecutionState.build_resume_retry_reexecution(instance, current)
+    keys, known = steps_to_resume(target, instance, current, config)
     plan = create_execution_plan(target, config, step_keys_to_execute=list(keys), known_state=known, tags=dict(tags))
     return instance.create_run_for_job(
         job_def=target.get_definition(),
