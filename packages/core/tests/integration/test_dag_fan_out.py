@@ -14,7 +14,7 @@ from tidemill_core.config import ConfigFaults
 from tidemill_core.dag import DagSpec, LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.report import RunView
 from tidemill_core.defs import definitions_from_dags
-from tidemill_core.defs.dag.runs import RunRequest, start_dag
+from tidemill_core.defs.dag.runs import RunRequest, log_lines, start_dag
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +279,43 @@ def test_killed_run_goes_on_with_the_copies_that_are_left(tmp_path: Path) -> Non
     assert ["a", "b", "b", "c"] == (tmp_path / "ran").read_text().split()
     assert "['aa', 'bb', 'cc']\n" == (tmp_path / "out").read_text()
     assert {"each[b]", "each[c]", "each", "after"} == {task["name"] for task in json.loads(again.stdout)["tasks"]}
+
+
+def test_hooks_of_a_fan_out_speak_once_of_success_and_of_each_failed_copy(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    hooks = {
+        "on_success": [{"type": "command", "run": f"echo done >> {tmp_path}/told"}],
+        "on_failure": [{"type": "command", "run": f"echo failed >> {tmp_path}/told"}],
+    }
+    line = f"test $1 = a -o -f {tmp_path}/fixed"
+    each = {**EACH, "run": ["sh", "-c", line, "-", "${matrix.item}"], "hooks": hooks}
+    found = dag(listing(["a", "b", "c"]), each, name="hooked")
+
+    first = start(found, instance)
+    told = (tmp_path / "told").read_text().split()
+    (tmp_path / "fixed").touch()
+    start(found, instance, retry_run=first.id)
+
+    assert ["failed", "failed"] == told
+    assert ["failed", "failed", "done"] == (tmp_path / "told").read_text().split()
+
+
+def test_fan_out_runs_in_each_partition(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    line = f"echo $1 $TIDEMILL_PARTITION $TIDEMILL_TASK >> {tmp_path}/ran"
+    each = {**EACH, "run": ["sh", "-c", line, "-", "${matrix.item}"]}
+    found = dag(listing([1]), each, name="parted", partitions={"type": "static", "keys": ["x", "y"]})
+
+    runs = [start(found, instance, partition=key) for key in ("x", "y")]
+
+    assert ["done", "done"] == [run.state for run in runs]
+    assert ["1 x each[1]", "1 y each[1]"] == (tmp_path / "ran").read_text().splitlines()
+
+
+def test_what_copies_print_is_in_the_logs_under_their_names(instance: dg.DagsterInstance) -> None:
+    run = start(dag(listing(["a", "b"]), {**EACH, "run": ["echo", "${matrix.item}"]}, name="printing"), instance)
+
+    assert ["[each[b]] b"] == list(log_lines(instance, run.id, "each[b]"))
 
 
 @pytest.mark.parametrize(

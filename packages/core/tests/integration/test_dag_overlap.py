@@ -279,3 +279,46 @@ def test_run_past_its_time_fails_and_its_command_is_ended(tmp_path: Path, execut
     assert "took longer than its" in run["error"]
     stat = Path(f"/proc/{int((tmp_path / 'pid').read_text())}/stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+DEFINITIONS = """
+from tidemill_core.defs import definitions_from_dags
+defs = definitions_from_dags("dags.yaml")
+"""
+
+
+def test_newer_run_cancels_an_older_one_that_dagster_runs(tmp_path: Path) -> None:
+    write(tmp_path, overlap="cancel_older")
+    (tmp_path / "location.py").write_text(DEFINITIONS)
+    assert begin(tmp_path, "late").wait(120) == 1  # makes the home
+    home = {**environment(tmp_path), "DAGSTER_HOME": str(tmp_path / "home/dagster")}
+    execute = [sys.executable, "-m", "dagster", "job", "execute", "-f", "location.py", "-j", "long"]
+    first = subprocess.Popen(execute, env=home, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(tmp_path.glob("started.*"))) == 1)
+    (tmp_path / "go").touch()
+
+    second = begin(tmp_path)
+    newer, _ = second.communicate(timeout=120)
+    first.wait(120)
+
+    listed = subprocess.run(
+        [*COMMAND, "status", "long", "--json"], env=environment(tmp_path), cwd=tmp_path, capture_output=True, check=True
+    )
+    assert (0, "done") == (second.returncode, json.loads(newer)["state"])
+    assert ["done", "canceled"] == [run["state"] for run in json.loads(listed.stdout)]
+
+
+def test_run_of_another_machine_is_cancelled_by_a_tag_that_its_heartbeat_reads(tmp_path: Path) -> None:
+    write(tmp_path, overlap="cancel_older")
+    code = "import sys, tidemill_core.defs.dag.runs as r; r.HEARTBEAT_S = 0.2; r.owner_tag = lambda: 'elsewhere:1:1'; "
+    code += "from tidemill_core.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "dag", "run", "dags.yaml:long", "--json"]
+    first = subprocess.Popen(command, env=environment(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: len(list(tmp_path.glob("started.*"))) == 1)
+    (tmp_path / "go").touch()
+
+    second = begin(tmp_path)
+    (older, _), (newer, _) = first.communicate(timeout=120), second.communicate(timeout=120)
+
+    assert (130, "canceled") == (first.returncode, json.loads(older)["state"])
+    assert (0, "done") == (second.returncode, json.loads(newer)["state"])

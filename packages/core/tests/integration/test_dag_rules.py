@@ -76,6 +76,34 @@ def test_condition_reads_how_earlier_tasks_ended(instance: dg.DagsterInstance, k
     assert dict.fromkeys("abcde", "done") | {"f": "skipped"} == {name: found[name] for name in conditions}
 
 
+@pytest.mark.parametrize("kind", ["asset", "op"])
+def test_condition_reads_how_a_fan_out_ended_as_one_task(instance: dg.DagsterInstance, kind: str) -> None:
+    listing = {"name": "list", "run": """echo '{"items": [0, 4]}' > $TIDEMILL_OUTPUTS""", "outputs": ["items"]}
+    each = {"run": ["sh", "-c", "exit $1", "-", "${matrix.i}"], "needs": ["list"]}
+    watch = {"run": "true", "needs": ["each", "fine", "fixed"], "trigger": "all_done"}
+    conditions = {
+        "a": "tasks.each.state == 'failed' and tasks.each.exit_code == 4 and tasks.each.tries == 1",
+        "b": "tasks.fine.state == 'done' and tasks.fine.exit_code == 0",
+        "c": "tasks.fixed.state == 'failed' and tasks.fixed.exit_code == 7",
+    }
+
+    run = start(
+        dag(
+            listing,
+            {"name": "each", "matrix": {"i": "${outputs.list.items}"}, **each},
+            {"name": "fine", "matrix": {"i": "${outputs.list.items}"}, **each, "run": "true"},
+            {"name": "fixed", "matrix": {"i": [0, 7]}, **each},
+            *({"name": name, "when": text, **watch} for name, text in conditions.items()),
+            kind=kind,
+            name=f"fan_facts_{kind}",
+        ),
+        instance,
+    )
+
+    found = states(run)
+    assert dict.fromkeys("abc", "done") == {name: found[name] for name in conditions}
+
+
 def test_condition_of_a_retried_run_reads_what_the_first_run_did(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     found = dag(
         {"name": "first", "run": "true"},

@@ -86,6 +86,7 @@ def plan(target: str, params: tuple[str, ...], *, as_json: bool) -> None:
             "retries": step.retry.count if step.retry else 0,
             "when": step.task.when,
             "trigger": step.task.trigger,
+            "for_each": {name: values for name, values in step.task.matrix.items() if step.is_fan_out},
         }
         for step in every
     ]
@@ -95,6 +96,7 @@ def plan(target: str, params: tuple[str, ...], *, as_json: bool) -> None:
     for row in rows:
         needs = f"  after {', '.join(row['needs'])}" if row["needs"] else ""
         extra = "".join(f"  {key} {row[key]}" for key in ("pool", "when") if row[key])
+        extra += "".join(f"  for each {name} of {values}" for name, values in row["for_each"].items())
         click.echo(f"{row['level'] + 1:>3}  {row['step']}  {row['kind']}{needs}{extra}")
 
 

@@ -112,9 +112,9 @@ def _check_axis(task: TaskSpec, name: str, values: Any) -> None:
 
 
 def copy_name(values: Mapping[str, Scalar]) -> str:
-    """Name a copy after its values, at most 60 characters: ``us_2013``."""
+    """Name a copy after its values, by their last 60 characters (paths differ at the end): ``us_2013``."""
     words = (_NOT_WORD.sub("_", str(value)).strip("_") or "x" for value in values.values())
-    return "_".join(words).encode("ascii", "replace").decode().replace("?", "_")[:60]
+    return "_".join(words).encode("ascii", "replace").decode().replace("?", "_")[-60:]
 
 
 def _free_name(name: str, taken: Container[str]) -> str:

@@ -19,8 +19,8 @@ from tidemill_core.defs._dagster import (
     StepDependencyConfig,
     raise_execution_interrupts,
 )
-from tidemill_core.defs.dag.overlap import Turn, take_turn
-from tidemill_core.defs.dag.status import TIMED_OUT_TAG
+from tidemill_core.defs.dag.overlap import PROCESS_TAG, Turn, take_turn
+from tidemill_core.defs.dag.status import TIMED_OUT_TAG, owner_tag
 from tidemill_core.defs.executor.run_engine import TIMED_OUT
 
 
@@ -87,6 +87,8 @@ class GuardedExecutor(dg.Executor):
                 raise RunTimedOut(self.dag.name, self.dag.timeout_s)
 
     def _take_turn(self, stack: ExitStack, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+        if self.dag.overlap == "cancel_older":
+            instance.add_run_tags(run.run_id, {PROCESS_TAG: owner_tag()})
         record = instance.get_run_record_by_id(run.run_id)
         asked = {"asked": record.create_timestamp.timestamp()} if record else {}
         turn = Turn(dag=self.dag.name, overlap=self.dag.overlap, run_id=run.run_id, **asked)

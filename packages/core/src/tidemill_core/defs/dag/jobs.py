@@ -114,7 +114,7 @@ def compile_dag(
     plans = _plans(dag, spec)
     limits += tag_limits(plans)
     chosen = guarded(executor_by_name(spec.executor or executor, spec.max_concurrent, limits), spec)
-    _refuse_triggers(spec, spec.executor or executor)
+    _refuse_executor(spec, spec.executor or executor)
     partitions = partitions_definition(spec)
     resources = _params_resource(spec)
     keys: dict[str, Sequence[dg.AssetKey]] = {}
@@ -198,12 +198,19 @@ def _with_values(spec: DagSpec, given: Mapping[str, Any]) -> DagSpec:
     return spec.model_copy(update={"params": {**spec.params, **changed}})
 
 
-def _refuse_triggers(spec: DagSpec, executor: str) -> None:
-    wrong = [task.name for task in spec.tasks if task.trigger != "all_success"]
-    if wrong and executor not in ("threads", "in_process"):
+def _refuse_executor(spec: DagSpec, executor: str) -> None:
+    """Refuse what an executor would leave out without a word."""
+    ruled = [task.name for task in spec.tasks if task.trigger != "all_success"]
+    if ruled and executor not in ("threads", "in_process"):
         raise ConfigError(
-            f"DAG {spec.name!r}: the trigger of {', '.join(wrong)} needs the threads executor, not {executor}; "
+            f"DAG {spec.name!r}: the trigger of {', '.join(ruled)} needs the threads executor, not {executor}; "
             "say `executor: threads` in the DAG"
+        )
+    limited = [task.name for task in spec.tasks if task.max_parallel]
+    if limited and executor == "celery":
+        raise ConfigError(
+            f"DAG {spec.name!r}: the celery executor knows no max_parallel (of {', '.join(limited)}); "
+            "give the task a `pool` with as many slots"
         )
 
 

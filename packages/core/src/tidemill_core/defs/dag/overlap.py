@@ -14,20 +14,15 @@ import dagster as dg
 from tidemill_core.dag.errors import AnotherRunGoesOn, RunSkipped
 from tidemill_core.dag.spec import Overlap
 from tidemill_core.defs.dag.locks import Lock, lock_for
-from tidemill_core.defs.dag.status import OWNER_TAG, is_lost
+from tidemill_core.defs.dag.status import OWNER_TAG, is_lost, process_started
 
 OVERLAP_TAG = "tidemill/overlap"
 """On queued runs of a DAG with `overlap: wait`; the home's run queue allows one run for each value."""
 CANCEL_TAG = "tidemill/cancel"
 """On a run that its process, on another machine, shall stop."""
+PROCESS_TAG = "tidemill/process"
+"""On a run of a DAG with `overlap: cancel_older`: its process, however it was started."""
 POLL_S = 0.25
-IN_PROGRESS = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
 _HELD: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
 
 
@@ -125,14 +120,24 @@ def _refuse_superseded(instance: dg.DagsterInstance, turn: Turn) -> None:
 def cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Ask the process of a run to stop: by a signal, by Dagster, or by a tag that its heartbeat reads."""
     owner = run.tags.get(OWNER_TAG)
-    if owner is None:
-        with suppress(Exception):  # a launcher may raise anything; the run then goes on, and is waited for
-            instance.run_coordinator.cancel_run(run.run_id)
-        return
-    host, _, rest = owner.partition(":")
-    pid = int(rest.partition(":")[0])
-    if host == socket.gethostname() and pid != os.getpid() and not is_lost(run):
+    pid = _pid_here(owner or run.tags.get(PROCESS_TAG, ""))
+    if pid is not None:
+        if owner is None:
+            # Dagster takes an interrupt for a failure, unless the run is being cancelled.
+            instance.report_run_canceling(run)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        return
-    instance.add_run_tags(run.run_id, {CANCEL_TAG: "true"})
+    elif owner is not None:
+        instance.add_run_tags(run.run_id, {CANCEL_TAG: "true"})
+    else:
+        with suppress(Exception):  # a launcher may raise anything; the run then goes on, and is waited for
+            instance.run_coordinator.cancel_run(run.run_id)
+
+
+def _pid_here(process: str) -> int | None:
+    """Find a process of this host by its tag; None if it is another host's, this very process, or gone."""
+    host, _, rest = process.partition(":")
+    pid, _, started = rest.partition(":")
+    if host != socket.gethostname() or int(pid) == os.getpid() or process_started(int(pid)) != started:
+        return None
+    return int(pid)

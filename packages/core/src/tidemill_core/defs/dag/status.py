@@ -39,7 +39,7 @@ _STEP_STATES: Mapping[str, State] = {
 
 def owner_tag() -> str:
     """Name this process so that others can tell whether it still lives: ``host:pid:start``."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+    return f"{socket.gethostname()}:{os.getpid()}:{process_started(os.getpid())}"
 
 
 def is_lost(run: dg.DagsterRun) -> bool:
@@ -54,11 +54,11 @@ def is_lost(run: dg.DagsterRun) -> bool:
     host, _, rest = owner.partition(":")
     pid, _, started = rest.partition(":")
     if host == socket.gethostname():
-        return _started(int(pid)) != started
+        return process_started(int(pid)) != started
     return time.time() - float(run.tags.get(HEARTBEAT_TAG, "0")) > SILENT_S
 
 
-def _started(pid: int) -> str:
+def process_started(pid: int) -> str:
     """When a process started (in kernel ticks); empty if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()

@@ -145,7 +145,11 @@ def scopes_of(plan: TaskPlan, context: Context, *, more: Sequence[Any] = ()) -> 
 
 def _states(plan: TaskPlan, context: Context, asked: Iterable[str]) -> dict[str, Any]:
     prefix = f"{plan.dag}__"
-    copies = {name: [source.step_key.removeprefix(prefix) for source in plan.sources[name]] for name in asked}
+    # A fan-out's source is its collecting step, ``dag__task.done``; its facts are those of all its steps.
+    copies = {
+        name: [source.step_key.removeprefix(prefix).partition(".")[0] for source in plan.sources[name]]
+        for name in asked
+    }
     return read_states(context.instance, context.run.run_id, copies)
 
 
