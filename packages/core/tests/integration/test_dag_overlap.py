@@ -187,7 +187,7 @@ FILE = """
 name: long
 overlap: {overlap}
 tasks:
-  - {{name: a, run: "touch started.$RANDOM$$; test -f go || exec sleep 300"}}
+  - {{name: a, run: "if ! test -f go; then touch started.$$; exec sleep 300; fi"}}
 ---
 name: late
 timeout_s: 1

@@ -236,7 +236,7 @@ class TaskSpec(Config):
     def work(self) -> tuple[Literal["run", "call", "use", "dag"], str]:
         """What it does, for people: kind and text."""
         if self.run is not None:
-            return "run", self.run if isinstance(self.run, str) else " ".join(self.run)
+            return "run", self.run if isinstance(self.run, str) else " ".join(map(str, self.run))
         if self.dag is not None:
             return "dag", self.dag
         return ("use", self.use) if self.use else ("call", self.call or "")
