@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tidemill_core.telemetry.redact import redact
 
+from tidemill_lineage.capture import hooks
 from tidemill_lineage.capture.polars import capture, whole
+from tidemill_lineage.capture.values import VALUES, are_plain, columns_of_table, frames_in, kind_of
+from tidemill_lineage.delivery.folding import united
 from tidemill_lineage.graph import columns_of
 from tidemill_lineage.model import Column, Dataset, DatasetUrn, Edge, Run
 
+Inputs = tuple[tuple[DatasetUrn, Any], ...]
+"""What datasets are called, and the frames that hold them."""
 _TOLD_CHARS = 1_000
 _KEPT_FRAMES = 8
 """Frames of a generator that are looked at; the rest are taken to be alike."""
@@ -29,6 +33,28 @@ class Spec:
     """Parameter, its position (-1 for keyword-only), and the URN of what it holds."""
     lazy: frozenset[str] = frozenset()
     """Parameters that must be LazyFrames."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Default values of declared parameters."""
+    undeclared_defaults: tuple[Any, ...] = ()
+    """Default values of the others, where they are frames or hold some."""
+    is_declared: bool = True
+    """Whether the output was declared, rather than named after the function."""
+    plain_inputs: Inputs = ()
+    """The inputs of a call without frames: the same each time."""
+
+    @property
+    def has_defaults(self) -> bool:
+        """Whether a parameter that is not given may be a frame."""
+        return bool(self.defaults or self.undeclared_defaults)
+
+    @property
+    def plain_results(self) -> Inputs:
+        """The result of a call without frames."""
+        return ((self.output, None),)
+
+    def output_of(self, key: str) -> DatasetUrn:
+        """Name one frame of a result: those in a tuple or dict by their key, unless one output was declared."""
+        return self.output if self.is_declared or not key else f"{self.output}/{key}"
 
     @classmethod
     def of(
@@ -44,8 +70,14 @@ class Spec:
         Raises:
             TypeError: `inputs` names a parameter that the function does not have.
         """
-        name = job or f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
-        parameters = inspect.signature(function).parameters
+        named = function if hasattr(function, "__qualname__") else type(function)
+        name = job or f"{named.__module__}.{named.__qualname__}"
+        try:
+            parameters: Mapping[str, inspect.Parameter] = inspect.signature(function).parameters
+        except ValueError:
+            # some functions written in C show none
+            parameters = {}
+        defaults = {each: p.default for each, p in parameters.items() if p.default is not p.empty}
         unknown = sorted(set(inputs) - set(parameters))
         if unknown:
             raise TypeError(f"{name} has no parameter {unknown[0]!r}; it has: {', '.join(parameters)}")
@@ -55,6 +87,12 @@ class Spec:
             output=output or f"python://{name}",
             inputs=tuple((each, positions[each], urn) for each, urn in inputs.items()),
             lazy=frozenset(each for each in inputs if "LazyFrame" in str(parameters[each].annotation)),
+            defaults={each: v for each, v in defaults.items() if each in inputs and kind_of(v) != "other"},
+            undeclared_defaults=tuple(
+                value for each, value in defaults.items() if each not in inputs and kind_of(value) != "other"
+            ),
+            is_declared=output is not None,
+            plain_inputs=tuple((urn, None) for urn in inputs.values()),
         )
 
     def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -70,17 +108,33 @@ class Spec:
                     args = (*args[:position], args[position].lazy(), *args[position + 1 :])
         return args, kwargs
 
-    def inputs_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[DatasetUrn, Any], ...]:
-        """Pick the values of the traced parameters."""
-        if not kwargs:
-            given = len(args)
-            return tuple([(urn, args[at] if 0 <= at < given else None) for _, at, urn in self.inputs])
-        return tuple(
-            [
-                (urn, kwargs[name] if name in kwargs else args[at] if 0 <= at < len(args) else None)
-                for name, at, urn in self.inputs
-            ]
-        )
+    def inputs_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inputs:
+        """Pick the values of the declared parameters, and every other frame that a traced step returned."""
+        if are_plain(args) and not self.has_defaults and (not kwargs or are_plain(kwargs.values())):
+            return self.plain_inputs
+        given = len(args)
+        found: list[tuple[DatasetUrn, Any]] = []
+        for name, at, urn in self.inputs:
+            value = kwargs[name] if name in kwargs else args[at] if 0 <= at < given else self.defaults.get(name)
+            if kind_of(value) == "box":
+                found += [(urn, each) for _, each in frames_in(value)] or [(urn, None)]
+            else:
+                found.append((urn, value))
+        for value in (*args, *kwargs.values(), *self.undeclared_defaults):
+            if kind_of(value) != "other":
+                found += _linked(value, found)
+        return tuple(found)
+
+
+def has_frames(inputs: Inputs) -> bool:
+    """Whether any input is a polars frame, which the function may collect half-way."""
+    return any(kind_of(each) in ("lazy", "eager") for _, each in inputs)
+
+
+def _linked(value: Any, known: Sequence[tuple[DatasetUrn, Any]]) -> Inputs:
+    """Find frames that traced steps returned, and that are not declared inputs."""
+    frames = [each for _, each in frames_in(value) if not any(each is other for _, other in known)]
+    return tuple([(urn, each) for each in frames if (urn := VALUES.urn_of(each)) is not None])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,75 +143,77 @@ class Call:
 
     spec: Spec
     run_id: str
-    inputs: tuple[tuple[DatasetUrn, Any], ...]
+    inputs: Inputs
     started_at: float
-    results: Sequence[Any] = ()
+    results: Inputs = ()
     error: str | None = None
     error_type: str = ""
     ended_at: float = 0.0
     has_frames: bool = False
+    made: hooks.Made = field(default_factory=list)
+    """What was collected on the way."""
+    token: hooks.Token | None = None
 
     def finish(self, results: Sequence[Any], error: BaseException | None, ended_at: float) -> None:
-        """Note the end; of what the call handled only frames stay, eager ones without their rows.
+        """Note the end; of what the call handled only frames stay, and tables of other libraries by their columns.
 
-        An eager frame keeps its rows only while a lazy result may stand on them.
+        Frames are kept until their plan is read, an instant later in the writer's thread.
         """
         self.ended_at = ended_at
         if error is not None:
             self.error_type = type(error).__name__
             self.error = f"{self.error_type}: {told(str(error))}"
-        self.results = results
-        known = _KINDS
-        kinds = [known.get(type(each)) or _kind(each) for each in results]
-        held = [known.get(type(each)) or _kind(each) for _, each in self.inputs]
-        if "lazy" not in kinds and "eager" not in kinds and "lazy" not in held and "eager" not in held:
+        if self.inputs is self.spec.plain_inputs and are_plain(results):
+            self.results = self.spec.plain_results if results else ()
+            return
+        frames = [(key, each) for result in results for key, each in frames_in(result)]
+        if not frames and not any(kind_of(each) != "other" for _, each in self.inputs):
+            self.results = ((self.spec.output, None),) if results else ()
             self.forget_frames()
             return
         self.has_frames = True
-        self.results = tuple([_light(each, kind) for each, kind in zip(results, kinds, strict=True)])
-        if "lazy" not in kinds:
-            pairs = zip(self.inputs, held, strict=True)
-            self.inputs = tuple([(urn, _light(each, kind)) for (urn, each), kind in pairs])
+        named = [(self.spec.output_of(key), each) for key, each in frames]
+        for urn, each in named:
+            VALUES.note(each, urn)
+        self.results = tuple([(urn, _kept(each)) for urn, each in named]) or (
+            ((self.spec.output, None),) if results else ()
+        )
+        self.inputs = tuple([(urn, _kept(each)) for urn, each in self.inputs])
 
     def forget_frames(self) -> None:
         """Let all frames go: what is left says which datasets took part, and no more."""
-        self.results = (None,) if self.results else ()
+        self.results = tuple([(urn, None) for urn, _ in self.results])
         self.inputs = tuple([(urn, None) for urn, _ in self.inputs])
+        self.made = []
         self.has_frames = False
 
 
-_KINDS: dict[type, str] = {}
-"""Whether values of a type are lazy or eager frames, or something else; most types are met often."""
-_KNOWN_TYPES = 1_000
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is kept of a table of another library: its columns."""
+
+    columns: tuple[Column, ...]
 
 
-def _kind(value: Any) -> str:
-    kind = "lazy" if is_lazy(value) else "eager" if is_eager(value) else "other"
-    if len(_KINDS) < _KNOWN_TYPES:
-        _KINDS[type(value)] = kind
-    return kind
-
-
-def _light(value: Any, kind: str) -> Any:
-    """A frame without its rows; None for what is no frame."""
-    if kind == "eager":
-        return value.clear()
-    return value if kind == "lazy" else None
+def _kept(value: Any) -> Any:
+    """A polars frame as it is, the columns of another table, and nothing of what is no frame."""
+    kind = kind_of(value)
+    if kind == "table":
+        return Shape(tuple([Column(name=name, type=type_) for name, type_ in columns_of_table(value)]))
+    return value if kind in ("lazy", "eager") or isinstance(value, Shape) else None
 
 
 def to_run(call: Call) -> Run:
     """Read the plans of a call; does not collect."""
-    reads = tuple(Dataset(urn=urn, columns=schema_of(value)) for urn, value in call.inputs)
+    reads = united([[Dataset(urn=urn, columns=schema_of(value)) for urn, value in call.inputs]])
     if call.error is not None:
         return Run(
             id=call.run_id, job=call.spec.job, state="FAIL", started_at=call.started_at, ended_at=call.ended_at,
             reads=reads, error=call.error,
         )  # fmt: skip
     edges: set[Edge] = set()
-    columns: tuple[Column, ...] = ()
-    for result in call.results:
-        edges.update(edges_of(result, call.inputs, output=call.spec.output, job=call.spec.job))
-        columns = columns or schema_of(result)
+    for urn, result in call.results:
+        edges.update(edges_of(result, call.inputs, output=urn, job=call.spec.job, made=call.made))
     scanned = {edge.source for edge in edges} - {urn for urn, _ in call.inputs}
     return Run(
         id=call.run_id,
@@ -165,20 +221,26 @@ def to_run(call: Call) -> Run:
         started_at=call.started_at,
         ended_at=call.ended_at,
         reads=reads + tuple(Dataset(urn=urn) for urn in sorted(scanned)),
-        writes=(Dataset(urn=call.spec.output, columns=columns),),
+        writes=united([[Dataset(urn=urn, columns=schema_of(result)) for urn, result in call.results]]),
         edges=tuple(sorted(edges)),
     )
 
 
 def edges_of(
-    result: Any, inputs: Sequence[tuple[DatasetUrn, Any]], *, output: DatasetUrn, job: str
+    result: Any, inputs: Inputs, *, output: DatasetUrn, job: str, made: Sequence[tuple[Any, Any]] = ()
 ) -> tuple[Edge, ...]:
     """Find the edges of one result: from its plan if it has one, else between whole datasets."""
-    frames = {urn: value.lazy() for urn, value in inputs if is_lazy(value) or is_eager(value)}
-    if not is_lazy(result):
+    if not is_lazy(result) and not is_eager(result):
         return whole(dict(inputs), output=output, job=job)
-    others = {urn: None for urn, _ in inputs if urn not in frames}
-    return capture(result, frames, output=output, job=job).edges + whole(others, output=output, job=job)
+    frames = [(urn, value.lazy()) for urn, value in inputs if is_lazy(value) or is_eager(value)]
+    others = _others(inputs, frames)
+    found = capture(result.lazy(), frames, output=output, job=job, made=made)
+    return found.edges + whole(others, output=output, job=job)
+
+
+def _others(inputs: Inputs, frames: Sequence[tuple[DatasetUrn, Any]]) -> dict[DatasetUrn, None]:
+    known = {urn for urn, _ in frames}
+    return {urn: None for urn, _ in inputs if urn not in known}
 
 
 def schema_of(value: Any) -> tuple[Column, ...]:
@@ -187,7 +249,7 @@ def schema_of(value: Any) -> tuple[Column, ...]:
         return columns_of(value.collect_schema())
     if is_eager(value):
         return columns_of(value.schema)
-    return ()
+    return value.columns if isinstance(value, Shape) else ()
 
 
 def told(text: str) -> str:
@@ -196,19 +258,20 @@ def told(text: str) -> str:
     return redact(short)
 
 
-def keep(seen: list[Any], value: Any) -> None:
+def keep(seen: list[Any], value: Any, spec: Spec) -> None:
     """Keep one of the first frames of a generator; eager ones without their rows."""
+    for key, each in frames_in(value):
+        # noted here, because the consumer hands it on before the generator ends
+        VALUES.note(each, spec.output_of(key))
     if len(seen) < _KEPT_FRAMES:
         seen.append(value.clear() if is_eager(value) else value)
 
 
 def is_lazy(value: Any) -> bool:
     """Whether a value is a polars LazyFrame, without importing polars."""
-    polars = sys.modules.get("polars")
-    return polars is not None and isinstance(value, polars.LazyFrame)
+    return kind_of(value) == "lazy"
 
 
 def is_eager(value: Any) -> bool:
     """Whether a value is a polars DataFrame, without importing polars."""
-    polars = sys.modules.get("polars")
-    return polars is not None and isinstance(value, polars.DataFrame)
+    return kind_of(value) == "eager"

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from tidemill_core.settings import Settings
 
+from tidemill_lineage.capture import hooks
 from tidemill_lineage.delivery import forks
 from tidemill_lineage.delivery.dispatch import Dispatch
 from tidemill_lineage.delivery.faults import Faults, say
@@ -30,7 +31,7 @@ from tidemill_lineage.emitters._base import Emitter
 from tidemill_lineage.errors import StrictFailure
 from tidemill_lineage.graph import Graph, merge
 from tidemill_lineage.model import DatasetUrn, Run
-from tidemill_lineage.observed import Call, Spec
+from tidemill_lineage.observed import Call, Spec, has_frames
 from tidemill_lineage.wrapping import wrap
 
 P = ParamSpec("P")
@@ -123,7 +124,10 @@ class Tracer:
         output: DatasetUrn | None = None,
         job: str | None = None,
     ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
-        """Decorate a function, coroutine function, generator or async generator.
+        """Decorate a function, method, callable object, coroutine function, generator or async generator.
+
+        Frames that one traced step returns and another takes join the two, also in lists, tuples and
+        dicts; nothing need be declared for that.
 
         Args:
             function: What is decorated, when used without brackets.
@@ -135,6 +139,9 @@ class Tracer:
         """
 
         def decorate(traced: Callable[P, R]) -> Callable[P, R]:
+            if isinstance(traced, (staticmethod, classmethod)):
+                # what they hold is traced, so that a class still binds it in their way
+                return cast("Callable[P, R]", type(traced)(decorate(traced.__func__)))
             spec = Spec.of(traced, inputs=inputs or {}, output=output, job=job)
             return cast("Callable[P, R]", wrap(self, traced, spec))
 
@@ -238,22 +245,39 @@ class Tracer:
         self._dispatch.begin(run_id)
 
     def begin(
-        self, spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_whole: bool = True
     ) -> tuple[Call | None, tuple[Any, ...], dict[str, Any]]:
-        """Note that a traced call begins; returns the arguments to call it with."""
+        """Note that a traced call begins; returns the arguments to call it with.
+
+        Args:
+            spec: Of the function.
+            args: What it was called with.
+            kwargs: As above.
+            is_whole: It runs in one go; in the pauses of a generator, others' work would be noted as its own.
+        """
         try:
             args, kwargs = spec.prepared(args, kwargs)
             inputs = spec.inputs_of(args, kwargs)
-            return Call(spec=spec, run_id=self.current_run(), inputs=inputs, started_at=self._clock()), args, kwargs
+            call = Call(spec=spec, run_id=self.current_run(), inputs=inputs, started_at=self._clock())
+            if (
+                inputs is not spec.plain_inputs
+                and is_whole
+                and any(kind_of(each) in ("lazy", "eager") for _, each in inputs)
+            ):
+                call.token = hooks.start(call.made)
         except Exception as error:  # noqa: BLE001  # the traced function must never fail because of us
             self._faults.count("capture", error)
             return None, args, kwargs
+        return call, args, kwargs
 
     def end(self, call: Call | None, results: Sequence[Any], error: BaseException | None = None) -> None:
         """Note that a traced call ended, with what it returned or yielded, or with an error."""
         if call is None:
             return
         try:
+            if call.token is not None:
+                hooks.stop(call.token)
+                call.token = None
             call.finish(results, error, self._clock())
             self._writer.add_call(call)
             self._settle_if_cut_short()
@@ -262,6 +286,7 @@ class Tracer:
 
     def after_fork(self) -> None:
         """Begin afresh in a forked child: no threads, no queue, its own connections."""
+        hooks.after_fork()
         self._faults.after_fork()
         self._writer.after_fork()
         self._dispatch.after_fork()

@@ -93,7 +93,8 @@ def test_an_eager_function_is_linked_by_its_declared_inputs(tracer: Tracer) -> N
 
     graph = tracer.graph()
     assert graph.upstream(OUT) == [IN]
-    assert {edge.method for edge in graph.edges} == {"declared"}
+    assert {edge.method for edge in graph.edges} == {"plan"}
+    assert graph.upstream(f"{OUT}#amount") == [f"{IN}#amount", f"{IN}#day"]
     assert [column.name for column in graph.datasets[OUT].columns] == ["day", "amount"]
 
 

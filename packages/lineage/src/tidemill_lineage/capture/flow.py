@@ -57,7 +57,9 @@ def edges(flow: Flow, *, target: DatasetUrn, names: Sequence[str], method: Metho
             for subtype in subtypes:
                 yield Edge(
                     target=target, target_column=name, source=source, source_column=column,
-                    kind=kind_of(subtype), subtype=subtype, method=method, job=job,
+                    kind=kind_of(subtype), subtype=subtype, job=job,
+                    # a whole dataset whose values may flow: nothing finer could be read
+                    method=method if column or subtype != "TRANSFORMATION" else "declared",
                 )  # fmt: skip
     for (source, column), subtypes in flow.rows.items():
         for subtype in subtypes:

@@ -38,9 +38,10 @@ class Capture:
 
 def capture(
     result: pl.LazyFrame,
-    inputs: Mapping[DatasetUrn, pl.LazyFrame],
+    inputs: Mapping[DatasetUrn, pl.LazyFrame] | Sequence[tuple[DatasetUrn, pl.LazyFrame]],
     *,
     output: DatasetUrn,
+    made: Sequence[tuple[pl.LazyFrame, pl.DataFrame]] = (),
     job: str = "",
     columns: Sequence[str] | None = None,
     probe_columns: int = PROBE_COLUMNS,
@@ -52,6 +53,7 @@ def capture(
         inputs: The frames it was given, by the URN of what they hold. Files that the plan scans by
             itself are named by their own URL.
         output: URN of what `result` becomes.
+        made: Frames that were collected on the way, each with the plan it came from.
         job: Name put on the edges.
         columns: Names of the output's columns, if they differ from the frame's.
         probe_columns: Do not probe wider outputs than this.
@@ -59,19 +61,20 @@ def capture(
     from tidemill_lineage.capture.polars_plan import walk
     from tidemill_lineage.capture.polars_probe import probe
 
+    pairs = list(inputs.items()) if isinstance(inputs, Mapping) else list(inputs)
     names = list(columns) if columns is not None else result.collect_schema().names()
     try:
-        return _captured(walk(result, inputs), output, names, "plan", job, "")
+        return _captured(walk(result, pairs, made), output, names, "plan", job, "")
     except Exception as error:  # noqa: BLE001  # a private interface of polars: anything may come out of it; the probe is next
         reason = _why(error)
     if len(names) > probe_columns:
         reason += f"; {len(names)} columns are more than the {probe_columns} that are probed"
-        return Capture(edges=whole(inputs, output=output, job=job), method="declared", reason=reason)
+        return Capture(edges=whole(dict(pairs), output=output, job=job), method="declared", reason=reason)
     try:
-        return _captured(probe(result, inputs), output, names, "probe", job, reason)
+        return _captured(probe(result, pairs), output, names, "probe", job, reason)
     except Exception as error:  # noqa: BLE001  # as above; what is left is the declared inputs
         return Capture(
-            edges=whole(inputs, output=output, job=job), method="declared", reason=f"{reason}; {_why(error)}"
+            edges=whole(dict(pairs), output=output, job=job), method="declared", reason=f"{reason}; {_why(error)}"
         )
 
 

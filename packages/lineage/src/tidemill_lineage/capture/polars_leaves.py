@@ -79,14 +79,55 @@ def _frame_key(frame: Any) -> tuple[Hashable, ...]:
     return (*size, *(_column_key(each) for each in columns[:_KEY_COLUMNS]))
 
 
+def frame_key(frame: Any) -> Hashable:
+    """Identify a DataFrame as its leaf in a plan is identified."""
+    return ("frame", *_frame_key(frame._df))  # noqa: SLF001  # what a plan's leaf holds
+
+
+def chunk_keys(frame: Any) -> dict[str, list[Hashable]]:
+    """Identify the buffers of each column, chunk by chunk, whatever rows of them it shows.
+
+    Args:
+        frame: The inner frame of a leaf, or of a DataFrame.
+    """
+    found: dict[str, list[Hashable]] = {}
+    for column in _columns(frame):
+        chunks = _chunks(column)
+        # without addresses nothing can be told, and an empty list is "not known"
+        found[column.name] = [_base(each) for each in chunks if len(each)] if chunks is not None else []
+    return found
+
+
 def _column_key(column: Any) -> tuple[Hashable, ...]:
     """Addresses of a column's buffers: kept by rename, select and alias, and by the plan's own scan."""
+    chunks = _chunks(column)
+    if chunks is None:
+        return column.name, str(column.dtype), len(column)
+    return column.name, str(column.dtype), tuple(_addresses(each) for each in chunks)
+
+
+def _chunks(column: Any) -> list[Any] | None:
+    """The Arrow chunks that share a column's memory; None for a type that Arrow cannot show without a copy."""
+    import polars as pl
     import pyarrow as pa
 
-    if column.dtype.is_object():
-        return column.name, str(column.dtype)
-    chunks = pa.chunked_array(column).chunks  # shares the buffers
-    return column.name, str(column.dtype), tuple(_addresses(each) for each in chunks)
+    if column.dtype == pl.Categorical:
+        # its strings are translated for Arrow each time; the codes below are shared
+        column = column.to_physical()
+    if column.dtype.is_object() or column.dtype == pl.Null or _holds_categories(column.dtype):
+        return None
+    try:
+        return list(pa.chunked_array(column).chunks)
+    except (pa.ArrowException, NotImplementedError, TypeError, AttributeError):
+        return None
+
+
+def _holds_categories(dtype: Any) -> bool:
+    return dtype.is_nested() and "Categorical" in str(dtype)
+
+
+def _base(chunk: Any) -> Hashable:
+    return str(chunk.type), tuple(each.address if each else 0 for each in chunk.buffers()[1:])
 
 
 def _addresses(chunk: Any) -> Hashable:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tidemill_lineage.capture import flow
 from tidemill_lineage.capture.flow import Flow, Influences
 from tidemill_lineage.capture.polars import PLAN_VERSIONS
 from tidemill_lineage.capture.polars_expr import Fingerprints, influences, references
-from tidemill_lineage.capture.polars_leaves import leaf_key, scanned_urns
+from tidemill_lineage.capture.polars_leaves import chunk_keys, frame_key, leaf_key, scanned_urns
 from tidemill_lineage.errors import UnsupportedPlan
 from tidemill_lineage.model import DatasetUrn
 
@@ -19,14 +19,23 @@ if TYPE_CHECKING:
 _KEEPING_MAPS = frozenset({"rechunk", "hint_sorted", "hint", "fast_count"})
 
 
-def walk(result: pl.LazyFrame, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> Flow:
+def walk(
+    result: pl.LazyFrame,
+    inputs: Sequence[tuple[DatasetUrn, pl.LazyFrame]],
+    made: Sequence[tuple[pl.LazyFrame, pl.DataFrame]] = (),
+) -> Flow:
     """Find the flow of a whole plan.
+
+    Args:
+        result: The plan.
+        inputs: Where to stop, and what each is called.
+        made: Frames that were collected on the way, each with its plan, which is followed in turn.
 
     Raises:
         UnsupportedPlan: The plan's version, or a node in it, is not known here.
         NotImplementedError: Polars itself does not show a node or an expression.
     """
-    return _Walk(visitor_of(result), _Roots.of(inputs)).at_root()
+    return _Walk(visitor_of(result), _Roots.of(inputs, made)).at_root()
 
 
 def visitor_of(frame: pl.LazyFrame) -> Any:
@@ -45,18 +54,63 @@ class _Roots:
     def __init__(self) -> None:
         self.leaves: dict[Hashable, list[DatasetUrn]] = {}
         self.shapes: dict[Hashable, list[DatasetUrn]] = {}
+        self.urns: list[DatasetUrn] = []
+        self.made: dict[Hashable, Any] = {}
+        self.chunks: dict[Hashable, list[tuple[Any, str]]] = {}
+        self.found: dict[int, Flow] = {}
 
     @classmethod
-    def of(cls, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> _Roots:
+    def of(
+        cls, inputs: Sequence[tuple[DatasetUrn, pl.LazyFrame]], made: Sequence[tuple[pl.LazyFrame, pl.DataFrame]]
+    ) -> _Roots:
         roots = cls()
-        for urn, frame in inputs.items():
+        for urn, frame in inputs:
             visitor = visitor_of(frame)
-            key = leaf_key(visitor.view_current_node())
+            node = visitor.view_current_node()
+            key = leaf_key(node)
+            roots.urns.append(urn)
             if key is not None:
                 roots.leaves.setdefault(key, []).append(urn)
+                if type(node).__name__ == "DataFrameScan":
+                    roots._remember(node.df, urn)
             else:
                 roots.shapes.setdefault(Fingerprints(visitor).of_current(), []).append(urn)
+        for plan, collected in made:
+            if _is_frame(collected):
+                roots.made[frame_key(collected)] = plan
+                roots._remember(collected._df, plan)  # noqa: SLF001  # what a leaf holds
         return roots
+
+    def unknown(self, node: Any, names: list[str]) -> Flow:
+        """A frame that is none of the inputs: columns that share memory with known ones, and else all inputs."""
+        everything = {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in self.urns}
+        shared = chunk_keys(node.df) if type(node).__name__ == "DataFrameScan" else {}
+        columns = {name: self._shared(shared.get(name, [])) or everything for name in names}
+        return Flow(columns, {}, frozenset(self.urns))
+
+    def flow_of(self, plan: Any) -> Flow:
+        """The flow of a plan that was collected on the way."""
+        if id(plan) not in self.found:
+            self.found[id(plan)] = Flow({name: {} for name in plan.collect_schema()})
+            self.found[id(plan)] = _Walk(visitor_of(plan), self).at_root()
+        return self.found[id(plan)]
+
+    def _remember(self, frame: Any, source: Any) -> None:
+        for name, keys in chunk_keys(frame).items():
+            for key in keys:
+                self.chunks.setdefault(key, []).append((source, name))
+
+    def _shared(self, keys: list[Hashable]) -> Influences:
+        """What reaches a column all of whose chunks are known; nothing if one is not."""
+        if not keys or not all(key in self.chunks for key in keys):
+            return {}
+        return flow.combine(self._origin(*each) for key in keys for each in self.chunks[key][:1])
+
+    def _origin(self, source: Any, name: str) -> Influences:
+        if isinstance(source, str):
+            return {(source, name): frozenset({"IDENTITY"})}
+        known = self.flow_of(source)
+        return flow.combine([known.columns.get(name, {}), known.rows])
 
 
 class _Walk:
@@ -96,9 +150,11 @@ class _Walk:
         if self.fingerprints is not None and not urns:
             urns = self.roots.shapes.get(self.fingerprints.of_current(), [])
         if not urns and key is not None:
+            if key in self.roots.made:
+                return self.roots.flow_of(self.roots.made[key])
             urns = list(scanned_urns(node))
             if not urns:
-                return Flow({name: {} for name in names})  # a frame made inside the function: constants
+                return self.roots.unknown(node, names)
         if urns:
             return _union([flow.base(urn, names) for urn in urns], names)
         handler = _HANDLERS.get(type(node).__name__)
@@ -112,6 +168,12 @@ class _Walk:
     def deciding(self, expressions: Iterable[Any], child: Flow, subtype: str) -> Influences:
         """What the columns named in `expressions` do to the rows."""
         return flow.combine(flow.act(influences(self.visitor, each.node, child), subtype) for each in expressions)
+
+
+def _is_frame(value: Any) -> bool:
+    import polars as pl
+
+    return isinstance(value, pl.DataFrame)
 
 
 def _union(flows: list[Flow], names: list[str]) -> Flow:

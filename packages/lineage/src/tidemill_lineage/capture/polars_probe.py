@@ -6,7 +6,7 @@ are looked at, so a plan with opaque Python functions can be probed too.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tidemill_lineage.capture import flow
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _Names = Mapping[Hashable, list[flow.Origin]]
 
 
-def probe(result: pl.LazyFrame, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> Flow:
+def probe(result: pl.LazyFrame, inputs: Sequence[tuple[DatasetUrn, pl.LazyFrame]]) -> Flow:
     """Find which input columns each output column needs.
 
     A column that is needed to know even the number of rows counts as INDIRECT, unless the output
@@ -32,28 +32,32 @@ def probe(result: pl.LazyFrame, inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> Fl
     import polars as pl
 
     names = _input_columns(inputs)
-    rows = _needed(result.select(pl.len()), names, "FILTER")
+    known = [urn for urn, _ in inputs]
+    rows = _needed(result.select(pl.len()), names, known, "FILTER")
     columns: dict[str, Influences] = {}
     for name in result.collect_schema().names():
-        found = _needed(result.select(pl.col(name)), names, "TRANSFORMATION")
+        found = _needed(result.select(pl.col(name)), names, known, "TRANSFORMATION")
         columns[name] = {origin: how for origin, how in found.items() if origin not in rows or origin[1] == name}
-    return Flow(columns, rows, frozenset(inputs))
+    return Flow(columns, rows, frozenset(known))
 
 
-def _needed(frame: pl.LazyFrame, names: _Names, subtype: str) -> dict[flow.Origin, frozenset[str]]:
+def _needed(
+    frame: pl.LazyFrame, names: _Names, inputs: Sequence[DatasetUrn], subtype: str
+) -> dict[flow.Origin, frozenset[str]]:
     found: dict[flow.Origin, frozenset[str]] = {}
     for node, schema in _leaves(frame._ldf.visit()):  # noqa: SLF001  # leaves only
         files = scanned_urns(node)
         for column, key in column_keys(node, schema).items():
-            for origin in names.get(key, [(urn, column) for urn in files]):
+            # a frame that is none of the inputs was made from them, or from nothing: all of them, as wholes
+            for origin in names.get(key) or [(urn, column) for urn in files] or [(urn, "") for urn in inputs]:
                 found[origin] = frozenset({subtype})
     return found
 
 
-def _input_columns(inputs: Mapping[DatasetUrn, pl.LazyFrame]) -> _Names:
+def _input_columns(inputs: Sequence[tuple[DatasetUrn, pl.LazyFrame]]) -> _Names:
     """Map every column of every leaf of the inputs to the input's columns that hang on it."""
     names: dict[Hashable, list[flow.Origin]] = {}
-    for urn, frame in inputs.items():
+    for urn, frame in inputs:
         for name in frame.collect_schema().names():
             for node, schema in _leaves(frame.select(name)._ldf.visit()):  # noqa: SLF001  # leaves only
                 for key in column_keys(node, schema).values():
