@@ -259,11 +259,7 @@ class Tracer:
             args, kwargs = spec.prepared(args, kwargs)
             inputs = spec.inputs_of(args, kwargs)
             call = Call(spec=spec, run_id=self.current_run(), inputs=inputs, started_at=self._clock())
-            if (
-                inputs is not spec.plain_inputs
-                and is_whole
-                and any(kind_of(each) in ("lazy", "eager") for _, each in inputs)
-            ):
+            if is_whole and inputs is not spec.plain_inputs and has_frames(inputs):
                 call.token = hooks.start(call.made)
         except Exception as error:  # noqa: BLE001  # the traced function must never fail because of us
             self._faults.count("capture", error)
