@@ -2,8 +2,8 @@
 
 All threads share ``sys.stdout`` and ``sys.stderr``. While a run goes on, both are routers that
 look up whose step writes (a context variable); handlers of ``logging`` that were made before are
-pointed at them, too. What C code writes to the file descriptors, and what a step's own threads
-print, stays in the log of the whole process.
+pointed at them, too. All of it stays in the log of the whole process as well; what C code writes to
+the file descriptors, and what a step's own threads print, is in that log alone.
 """
 
 import logging
@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
-from tidemill_core.defs._dagster import CapturedLogContext, ComputeIOType, DagsterEvent
+from tidemill_core.defs._dagster import CapturedLogContext, ComputeIOType
 
 _STEP: ContextVar["StepOutput | None"] = ContextVar("tidemill_step_output", default=None)
 
@@ -25,7 +25,8 @@ class StepOutput:
     Args:
         manager: The instance's compute log manager.
         log_key: Of this try.
-        begun: Called once, before the first text is kept.
+        begun: Called once, before the first text is kept. It must not log: the text may come from a
+            handler of `logging`, whose lock this thread then holds.
     """
 
     def __init__(self, manager: Any, log_key: Sequence[str], begun: Callable[[CapturedLogContext], None]) -> None:
@@ -33,20 +34,19 @@ class StepOutput:
         self._files: dict[str, TextIO] | None = None
         self._stack = ExitStack()
 
-    def write(self, kind: str, text: str) -> bool:
-        """Keep text that was written to ``stdout`` or ``stderr``; False if it cannot be kept here."""
-        try:
+    def write(self, kind: str, text: str) -> None:
+        """Keep text that was written to ``stdout`` or ``stderr``."""
+        # A full disk must not fail a step that only prints; the process's log has it, too.
+        with suppress(OSError):
             if self._files is None:
                 self._open()
             file = (self._files or {}).get(kind)
             if file is None:
-                return False
+                return
             file.write(text)
             if text.endswith("\n"):
-                file.flush()  # who watches the run wants whole lines now
-        except OSError:  # a full disk must not fail a step that only prints
-            return False
-        return True
+                # Who watches the run wants whole lines now.
+                file.flush()
 
     def _open(self) -> None:
         self._files = {}
@@ -61,7 +61,7 @@ class StepOutput:
         self._begun(CapturedLogContext(self._log_key))
 
     def close(self) -> None:
-        """Close the files; what is written later goes to the process's log."""
+        """Close the files; what is written later is in the process's log only."""
         is_kept = bool(self._files)
         self._files = {}
         with suppress(OSError):  # what could not be flushed or uploaded must not fail the step
@@ -89,10 +89,11 @@ class _Router:
         self._kind, self._process = kind, process
 
     def write(self, text: str) -> int:
-        """Write to the step's own log, or to the process's."""
+        """Write to the process's stream, as ever, and to the step's own log."""
         step = _STEP.get()
-        if step is None or not step.write(self._kind, text):
-            self._process.write(text)
+        if step is not None:
+            step.write(self._kind, text)
+        self._process.write(text)
         return len(text)
 
     def writelines(self, lines: Sequence[str]) -> None:
@@ -129,12 +130,8 @@ def routed_output() -> Iterator[None]:
 
 
 def _stream_handlers() -> list["logging.StreamHandler[Any]"]:
-    found = [reference() for reference in logging._handlerList]  # type: ignore[attr-defined]  # noqa: SLF001 - no public list
+    """List the handlers of Python's loggers; Dagster's console is none of them, it shows events."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    found = {handler for each in loggers if isinstance(each, logging.Logger) for handler in each.handlers}
     # The handler of last resort has no stream of its own: it asks `sys` each time, and so us.
     return [each for each in found if isinstance(each, logging.StreamHandler) and "stream" in vars(each)]
-
-
-def captured_event(job_context: Any, steps: Sequence[str], log_key: Sequence[str], context: Any) -> DagsterEvent:
-    """Tell Dagster which steps print to the log of that key."""
-    event: DagsterEvent = DagsterEvent.capture_logs(job_context, steps, log_key, context)
-    return event

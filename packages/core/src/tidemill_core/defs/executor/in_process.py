@@ -57,6 +57,7 @@ class InProcessExecutor(PlanExecutor):
     ) -> Iterator[DagsterEvent]:
         yield from scheduler.settle(job_context)
         while not scheduler.is_complete:
+            self._stop_if_interrupted(scheduler)
             step = scheduler.get_next_step()
             yield from scheduler.concurrency_event_iterator(job_context)
             if step is None:
@@ -82,6 +83,8 @@ class InProcessExecutor(PlanExecutor):
         if pools.next_claim_s is not None:
             waits.append(pools.next_claim_s)
         time.sleep(max(0.005, min(waits)))
+
+    def _stop_if_interrupted(self, scheduler: Scheduler) -> None:
         if scheduler.check_for_interrupts():
             scheduler.mark_interrupted()
             raise DagsterExecutionInterruptedError

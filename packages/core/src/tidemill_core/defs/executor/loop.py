@@ -16,7 +16,7 @@ from tidemill_core.defs._dagster import (
 from tidemill_core.defs.executor import steps
 from tidemill_core.defs.executor.pools import PoolClaims
 from tidemill_core.defs.executor.scheduler import Scheduler
-from tidemill_core.defs.executor.steps import Ended, Messages, RunningStep
+from tidemill_core.defs.executor.steps import Ended, Message, Messages, Prints, RunningStep
 
 POLL_S = 0.2
 ASK_S = 5.0
@@ -92,7 +92,7 @@ class ThreadLoop:
         self.running[step.key] = running
         steps.start(running, self.messages)
 
-    def _receive(self) -> Iterator[tuple[RunningStep, DagsterEvent | Ended]]:
+    def _receive(self) -> Iterator[tuple[RunningStep, Message]]:
         """Wait for a message as long as nothing else can happen, then take all there are."""
         try:
             yield self.messages.get(timeout=self._wait_s())
@@ -116,14 +116,23 @@ class ThreadLoop:
         claim_s = self.pools.next_claim_s
         return self.scheduler.is_retry_due or (claim_s is not None and claim_s <= 0)
 
-    def _handle(self, running: RunningStep, message: "DagsterEvent | Ended") -> Iterator[DagsterEvent]:
+    def _handle(self, running: RunningStep, message: Message) -> Iterator[DagsterEvent]:
         if running.is_abandoned:
+            return
+        if isinstance(message, Prints):
+            yield DagsterEvent.capture_logs(self.job_context, [running.key], message.log_key, message.captured)
             return
         if isinstance(message, DagsterEvent):
             yield message
-            self.scheduler.handle_event(message)
+            if message.is_step_up_for_retry:
+                # The next try must not start while the thread of this one still goes on.
+                running.retry = message
+            else:
+                self.scheduler.handle_event(message)
             return
         del self.running[running.key]
+        if running.retry is not None:
+            self.scheduler.handle_event(running.retry)
         if message.error is not None and self.scheduler.is_in_flight(running.key):
             event = self.executor.log_failure_or_retry_event_after_error(
                 self.job_context.for_step(running.context.step), message.error, self.scheduler.get_known_state()
@@ -143,13 +152,17 @@ class ThreadLoop:
             if running.reason is not None and not running.is_raised and now >= running.raise_at:
                 running.is_raised = steps.raise_in(running.thread, running.reason)
             if running.give_up_at is not None and now > running.give_up_at:
-                yield self._abandon(running)
+                yield from self._abandon(running)
 
-    def _abandon(self, running: RunningStep) -> DagsterEvent:
+    def _abandon(self, running: RunningStep) -> Iterator[DagsterEvent]:
         """Fail a step whose thread does not stop; whatever it still logs is dropped."""
         running.is_abandoned = True
         running.context.log.disabled = True
         del self.running[running.key]
+        if running.retry is not None:
+            self.scheduler.handle_event(running.retry)
+        if not self.scheduler.is_in_flight(running.key):
+            return  # it has ended; only a hook of it hangs
         reason = running.reason() if running.reason else DagsterExecutionInterruptedError()
         error = SerializableErrorInfo(
             message=f"{type(reason).__name__}: {reason}; its thread did not stop and was left behind\n",
@@ -161,7 +174,7 @@ class ThreadLoop:
             step_failure_data=StepFailureData(error, None),  # type: ignore[no-untyped-call]
         )
         self.scheduler.handle_event(event)
-        return event
+        yield event
 
     def _interrupt(self) -> Iterator[DagsterEvent]:
         """First interrupt: ask every step to stop. Second: leave them all behind."""

@@ -8,7 +8,8 @@ when something that it needs has changed, so a plan of any size costs what its e
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from tidemill_core.defs._dagster import ActiveExecution, DagsterEvent, ExecutionPlan
@@ -38,7 +39,8 @@ class Scheduler(ActiveExecution):
     ) -> None:
         self._clock = clock
         self._users: dict[str, set[str]] = defaultdict(set)
-        self._planned: set[str] = set()
+        self._planned: dict[str, int] = {}
+        self._fans: dict[str, frozenset[str]] = {}
         self._touched: set[str] = set()
         self._rules: dict[str, str | None] = {}
         super().__init__(execution_plan, **options)
@@ -92,9 +94,12 @@ class Scheduler(ActiveExecution):
         """
         if self._failed or self._abandoned or self._unknown_state:
             return  # the run does not end as a success
-        left = self._planned - self._success - self._skipped
-        for handles in self._plan.resolvable_map.values():
-            left |= {handle.to_key() for handle in handles if handle in self._plan.step_handles_to_execute}
+        left = self._planned.keys() - self._success - self._skipped
+        given = self._plan.known_state.dynamic_mappings
+        for fans, handles in self._plan.resolvable_map.items():
+            # What a parent run's fan-outs brought was resolved when the plan was made.
+            if not fans <= given.keys():
+                left |= {handle.to_key() for handle in handles if handle in self._plan.step_handles_to_execute}
         if left:
             raise RunStuck("the run would end as a success, but steps of its plan did not run", sorted(left))
 
@@ -112,11 +117,31 @@ class Scheduler(ActiveExecution):
         """As Dagster does, but by our clock."""
         key = event.step_key
         assert key is not None
+        if self._step_dependency_config.require_upstream_step_success:
+            # Outputs are those of the try that succeeds; where steps wait for outputs alone they are taken already.
+            self._step_outputs -= {handle for handle in self._step_outputs if handle.step_key == key}
         seconds = event.step_retry_data.seconds_to_wait
         self.mark_up_for_retry(key, self._clock() + seconds if seconds else None)
         self._touched.add(key)
         if self._instance_concurrency_context:
             self._instance_concurrency_context.free_step(key)
+
+    def mark_failed(self, step_key: str) -> None:
+        """Note a failure."""
+        super().mark_failed(step_key)
+        self._end_fan_out(step_key)
+
+    def mark_abandoned(self, step_key: str) -> None:
+        """Note that a step will never run."""
+        super().mark_abandoned(step_key)
+        self._end_fan_out(step_key)
+
+    def _end_fan_out(self, step_key: str) -> None:
+        """Give a failed fan-out no copies: who collects them is then held, or runs if its rule says so."""
+        dynamic = [output.name for output in self.get_step_by_key(step_key).step_outputs if output.is_dynamic]
+        if dynamic:
+            self._completed_dynamic_outputs[step_key] = {name: [] for name in dynamic}
+            self._new_dynamic_mappings = True
 
     def _mark_complete(self, step_key: str) -> None:
         super()._mark_complete(step_key)
@@ -128,12 +153,10 @@ class Scheduler(ActiveExecution):
             self._plan_steps(self._pending)
         if self._new_dynamic_mappings:
             self._new_dynamic_mappings = False
-            resolved = self._plan.resolve(self._completed_dynamic_outputs)
-            self._pending.update(resolved)
-            self._plan_steps(resolved)
+            self._resolve()
         if self._touched:
-            touched, self._touched = self._touched, set()
-            for key in [key for key in self._pending if key in touched] if len(touched) > 1 else touched:
+            touched, self._touched = self._touched & self._pending.keys(), set()
+            for key in sorted(touched, key=self._planned.__getitem__):
                 self._decide(key)
         if self._waiting_to_retry:
             now = self._clock()
@@ -141,16 +164,27 @@ class Scheduler(ActiveExecution):
                 del self._waiting_to_retry[key]
                 self._executable.append(key)
 
-    def _plan_steps(self, needs: Any) -> None:
+    def _resolve(self) -> None:
+        """Add the steps that ended fan-outs bring; each also needs its fan-outs, which may have failed."""
+        brought_by = {handle: keys for keys, handles in self._plan.resolvable_map.items() for handle in handles}
+        resolved = dict(self._plan.resolve(self._completed_dynamic_outputs))
+        for key in list(resolved):
+            handle: Any = self.get_step_by_key(key).handle
+            fans = brought_by.get(getattr(handle, "unresolved_form", handle), frozenset()) & self._planned.keys()
+            if fans:
+                self._fans[key] = frozenset(fans - resolved[key])
+                resolved[key] = resolved[key] | fans
+        self._pending.update(resolved)
+        self._plan_steps(resolved)
+
+    def _plan_steps(self, needs: Mapping[str, AbstractSet[str]]) -> None:
         for key, needed in needs.items():
-            self._planned.add(key)
+            self._planned[key] = len(self._planned)
             self._touched.add(key)
             for each in needed:
                 self._users[each].add(key)
 
     def _decide(self, key: str) -> None:
-        if key not in self._pending:
-            return
         rule = self._rule(key)
         decision = self._by_dagster(key) if rule is None else self._by_rule(key, rule)
         if decision == "wait":
@@ -165,33 +199,62 @@ class Scheduler(ActiveExecution):
         return self._rules[key]
 
     def _by_rule(self, key: str, rule: str) -> Decision:
-        every = self._pending[key]
+        # Of a fan-out behind other steps, only these count if it brought any.
+        brought = {fan for fan in self._fans.get(key, ()) if fan in self._success and self._has_copies(fan)}
+        every = self._pending[key] - brought
+        without = self._without_output(key)
         needed = Needed(
             every=every,
-            succeeded=every & self._success,
-            failed=every & (self._failed | self._abandoned),
-            skipped=every & self._skipped,
+            succeeded=every & self._success - without,
+            failed=(every & self._failed) | (every & self._abandoned),
+            skipped=(every & self._skipped) | (every & without),
         )
         decision = decide(rule, needed)
         if decision == "skip":
             self._skipped_deps[key] = [f"its rule {rule} was not met"]
         return decision
 
+    def _has_copies(self, fan: str) -> bool:
+        return any(self._completed_dynamic_outputs.get(fan, {}).values())
+
+    def _without_output(self, key: str) -> set[str]:
+        """Name the needed steps that succeeded, but made none of what this step takes from them."""
+        taken: dict[str, bool] = {}
+        for handle in self._taken(key):
+            if handle.step_key in self._success and not self._is_check(handle):
+                taken[handle.step_key] = taken.get(handle.step_key, False) or handle in self._step_outputs
+        return {step for step, is_made in taken.items() if not is_made}
+
+    def _taken(self, key: str) -> Iterator[Any]:
+        for step_input in self.get_step_by_key(key).step_inputs:
+            yield from step_input.get_step_output_handle_dependencies()
+
+    def _is_check(self, handle: Any) -> bool:
+        return self._plan.get_step_output(handle).properties.asset_check_key is not None
+
     def _by_dagster(self, key: str) -> Decision:
         """Decide as `ActiveExecution` does: all needed steps, or (by configuration) all needed outputs."""
         if not self._step_dependency_config.require_upstream_step_success:
             return self._by_outputs(key)
-        needed = self._pending[key]
-        failed = self._failed | self._abandoned
-        if not needed <= self._success | self._skipped | failed:
+        left = self._pending[key] - self._success - self._skipped
+        bad = (left & self._failed) | (left & self._abandoned)
+        if len(bad) < len(left):
             return "wait"
         if self._should_skip_step(key):
             return "skip"
-        return "hold" if needed & failed else "run"
+        return "hold" if bad else "run"
 
     def _by_outputs(self, key: str) -> Decision:
         if self._should_skip_step(key):
             return "skip"
-        if self._all_upstream_outputs_failed_or_abandoned(key):
+        if self._all_upstream_outputs_failed_or_abandoned(key) or self._fans.get(key, frozenset()) & (
+            self._failed | self._abandoned
+        ):
             return "hold"
-        return "run" if self._all_upstream_outputs_produced(key) else "wait"
+        # Dagster waits for ever for the outputs that some of many sources left out; those have ended.
+        ended = self._success | self._skipped
+        waits = any(
+            handle.step_key in self._planned and handle.step_key not in ended and handle not in self._step_outputs
+            for handle in self._taken(key)
+        )
+        return "wait" if waits else "run"

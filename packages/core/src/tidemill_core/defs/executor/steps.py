@@ -5,7 +5,7 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -19,7 +19,7 @@ from tidemill_core.defs._dagster import (
     serializable_error_info_from_exc_info,
     trigger_hook,
 )
-from tidemill_core.defs.executor.capture import StepOutput, captured_event, printing_to
+from tidemill_core.defs.executor.capture import StepOutput, printing_to
 from tidemill_core.lifecycle import StopToken, is_uninterrupted, working_under
 
 TIMEOUT_TAG = "tidemill/timeout_s"
@@ -32,6 +32,7 @@ _NOT_WITHIN = (
     "/defs/executor/kept_connections.py",
     "/defs/executor/capture.py",
     "/urllib3/",
+    "/tidemill_core/storage/_http.py",
     "/psycopg_pool/",
 )
 """Code that holds what other threads need (locks, connections of a pool): nothing is raised in a thread
@@ -61,6 +62,8 @@ class RunningStep:
     raise_at: float = 0.0
     """When, if the step does not stop by itself after it was asked."""
     is_raised: bool = False
+    retry: DagsterEvent | None = None
+    """It is to be tried again, as soon as this try has ended."""
     give_up_at: float | None = None
     is_abandoned: bool = False
 
@@ -92,7 +95,16 @@ class Ended:
     exception: BaseException | None = None
 
 
-Messages = SimpleQueue[tuple[RunningStep, DagsterEvent | Ended]]
+@dataclass(frozen=True, slots=True)
+class Prints:
+    """A step has printed for the first time; its own compute log is that of `log_key`."""
+
+    log_key: Sequence[str]
+    captured: Any
+
+
+Message = DagsterEvent | Prints | Ended
+Messages = SimpleQueue[tuple[RunningStep, Message]]
 
 
 def start(running: RunningStep, messages: Messages) -> None:
@@ -115,7 +127,8 @@ def step_output(
     log_key = manager.build_log_key_for_run(job_context.run_id, file_key)
 
     def begun(captured: Any) -> None:
-        messages.put((running, captured_event(job_context, [context.step.key], log_key, captured)))
+        # The loop records it: here a lock of `logging` may be held, and recording logs.
+        messages.put((running, Prints(log_key, captured)))
 
     return StepOutput(manager, log_key, begun)
 
