@@ -1,6 +1,7 @@
 """Trigger rules and conditions on how earlier tasks ended, in real runs and against an oracle."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -8,7 +9,24 @@ import pytest
 from tidemill_core.config import ConfigFaults
 from tidemill_core.dag import DagSpec, LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.report import RunView
+from tidemill_core.defs.dag.jobs import compile_dag
 from tidemill_core.defs.dag.runs import RunRequest, start_dag
+from tidemill_core.errors import ConfigError
+
+WORK = {
+    "done": {"run": "true"},
+    "failed": {"run": "exit 1"},
+    "skipped": {"run": "true", "when": "false"},
+}
+RULES = [
+    "all_success",
+    "all_done",
+    "one_failed",
+    "one_success",
+    "none_failed",
+    "none_failed_min_one_success",
+    "always",
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +45,40 @@ def start(found: LoadedDag, instance: dg.DagsterInstance, **request) -> RunView:
 
 def states(run: RunView) -> dict[str, str]:
     return {task.name: task.state for task in run.tasks}
+
+
+def expected(rule: str, ended: Sequence[str]) -> str:
+    """The rules in the words of their documentation, written again from Airflow's; the oracle."""
+    failed, done = ended.count("failed"), ended.count("done")
+    table: Mapping[str, Callable[[], str]] = {
+        "all_success": lambda: "skipped" if "skipped" in ended else "not run" if failed else "done",
+        "all_done": lambda: "done",
+        "always": lambda: "done",
+        "one_failed": lambda: "done" if failed else "skipped",
+        "one_success": lambda: "done" if done else "not run" if failed else "skipped",
+        "none_failed": lambda: "not run" if failed else "done",
+        "none_failed_min_one_success": lambda: "not run" if failed else "done" if done else "skipped",
+    }
+    return table[rule]()
+
+
+@pytest.mark.parametrize("kind", ["asset", "op"])
+@pytest.mark.parametrize("executor", ["threads", "in_process"])
+def test_every_rule_meets_every_combination_of_two_ends(instance: dg.DagsterInstance, kind: str, executor: str) -> None:
+    ends = list(itertools.combinations_with_replacement(WORK, 2))
+    tasks: list[dict] = []
+    wanted: dict[str, str] = {}
+    for index, pair in enumerate(ends):
+        names = [f"n{index}_{place}" for place in range(2)]
+        tasks += [{"name": name, **WORK[end]} for name, end in zip(names, pair, strict=True)]
+        for rule in RULES:
+            tasks.append({"name": f"j{index}_{rule}", "run": "true", "needs": names, "trigger": rule})
+            wanted[f"j{index}_{rule}"] = expected(rule, pair)
+
+    run = start(dag(*tasks, kind=kind, name=f"rules_{kind}_{executor}", executor=executor), instance)
+
+    found = states(run)
+    assert wanted == {name: found[name] for name in wanted}
 
 
 def test_join_after_exclusive_branches_needs_one_word(instance: dg.DagsterInstance) -> None:
@@ -139,3 +191,17 @@ def test_wrong_rules_and_facts_are_named_at_their_line(tmp_path: Path, task: str
 
     assert {4} == {each.place.line for each in caught.value.faults}
     assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "executor", "fault"),
+    [
+        ({"trigger": "all_done", "needs": ["list"]}, "celery", "trigger of b needs the threads executor"),
+        ({"matrix": {"i": "${outputs.list.items}"}, "needs": ["list"], "max_parallel": 2}, "celery", "no max_parallel"),
+    ],
+)
+def test_what_an_executor_cannot_do_is_refused(task: dict, executor: str, fault: str) -> None:
+    found = dag({"name": "list", "run": "x", "outputs": ["items"]}, {"name": "b", "run": "x", **task})
+
+    with pytest.raises(ConfigError, match=fault):
+        compile_dag(found, executor=executor)

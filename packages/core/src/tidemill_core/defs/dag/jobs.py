@@ -111,10 +111,10 @@ def compile_dag(
     """
     spec = _with_values(dag.spec, params or {})
     limits = [each.model_dump(exclude_none=True) for each in spec.tag_limits]
+    _refuse_executor(spec, spec.executor or executor)
     plans = _plans(dag, spec)
     limits += tag_limits(plans)
     chosen = guarded(executor_by_name(spec.executor or executor, spec.max_concurrent, limits), spec)
-    _refuse_executor(spec, spec.executor or executor)
     partitions = partitions_definition(spec)
     resources = _params_resource(spec)
     keys: dict[str, Sequence[dg.AssetKey]] = {}
