@@ -26,6 +26,8 @@ class Flow:
     columns: Mapping[str, Influences]
     rows: Influences = field(default_factory=dict)
     inputs: frozenset[DatasetUrn] = frozenset()
+    is_table: bool = False
+    """Whether this is a base table, which may have columns that are not listed here."""
 
 
 def combine(found: Iterable[Influences]) -> dict[Origin, frozenset[str]]:

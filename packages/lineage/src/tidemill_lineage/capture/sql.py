@@ -8,9 +8,10 @@ cannot be placed makes an edge from each table in scope as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from tidemill_lineage.capture import flow
+from tidemill_lineage.capture import flow, sql_derived
 from tidemill_lineage.capture.flow import Flow, Influences
 from tidemill_lineage.errors import CaptureError
 from tidemill_lineage.model import Column, Dataset, DatasetUrn, Run
@@ -101,20 +102,32 @@ class _Reader:
 
     def read(self, query: Any) -> Flow:
         from sqlglot.errors import SqlglotError
-        from sqlglot.optimizer.qualify import qualify
         from sqlglot.optimizer.scope import build_scope
 
         try:
-            qualified = qualify(
-                query.copy(), schema=self._schema(), dialect=self.dialect, validate_qualify_columns=False,
-                identify=False, quote_identifiers=False, expand_alias_refs=True,
-            )  # fmt: skip
-        except SqlglotError as error:
-            raise CaptureError(f"the query cannot be resolved: {str(error).splitlines()[0]}") from error
+            qualified = self._qualified(query.copy())
+        except SqlglotError:
+            # a subquery over a table that the catalog does not list: it may be correlated, or not
+            placed = query.copy()
+            _place_in_single_tables(placed)
+            try:
+                qualified = self._qualified(placed)
+            except SqlglotError as error:
+                raise CaptureError(f"the query cannot be resolved: {str(error).splitlines()[0]}") from error
         scope = build_scope(qualified)
         if scope is None:
             raise CaptureError("the query has no SELECT")
         return self.scope(scope, {})
+
+    def _qualified(self, query: Any) -> Any:
+        from sqlglot.optimizer.qualify import qualify
+
+        return qualify(
+            query, schema=self._schema(), dialect=self.dialect, validate_qualify_columns=False,
+            identify=False, quote_identifiers=False, expand_alias_refs=True,
+            # a catalog may be older than the table, or know nothing: what it does not know we place ourselves
+            allow_partial_qualification=True,
+        )  # fmt: skip
 
     def datasets(self, urn: DatasetUrn) -> Dataset:
         columns = self._columns(self.names.get(urn, ""))
@@ -148,7 +161,7 @@ class _Reader:
                 return self._set_operation(scope, outer)
             if isinstance(scope.expression, exp.Select):
                 return self._select(scope, outer)
-            return Flow({}, {}, frozenset().union(*(each.inputs for each in outer.values())))  # UNNEST and the like
+            return self._derived(scope, outer)
         finally:
             del self.partial[id(scope)]
 
@@ -161,6 +174,7 @@ class _Reader:
         inputs: frozenset[DatasetUrn] = frozenset().union(*(each.inputs for each in own))
         nested = {id(each.expression): each for each in scope.subquery_scopes}
         read = _Expressions(self, sources, nested, inputs)
+        read.own = {name: sources[name] for name in scope.selected_sources if name in sources}
         columns: dict[str, Influences] = {}
         for index, projection in enumerate(scope.expression.selects):
             name = projection.alias_or_name or f"_col_{index}"
@@ -169,14 +183,45 @@ class _Reader:
         rows = [each.rows for each in own] + list(read.deciding(scope.expression))
         return Flow(columns, flow.combine(rows), inputs)
 
+    def _derived(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
+        """A table made in FROM; it may name the tables before it."""
+        from sqlglot import exp
+
+        node = scope.expression
+        nested = {id(each.expression): each for each in scope.subquery_scopes}
+        read = _Expressions(self, outer, nested, frozenset())
+        if isinstance(node, exp.Values):
+            return sql_derived.of_values(node, read.value)
+        if isinstance(node, exp.Lateral) and isinstance(node.this, exp.Subquery):
+            return self._lateral(node, scope, outer)
+        arguments = node.expressions if isinstance(node, exp.Unnest) else node.this.iter_expressions()
+        return sql_derived.of_function(node, arguments, read.value)
+
+    def _lateral(self, node: Any, scope: Any, outer: Mapping[str, Flow]) -> Flow:
+        """A subquery in FROM that may name the tables before it."""
+        inner = next((each for each in scope.traverse() if each.expression is node.this.unnest()), None)
+        if inner is None:
+            inputs = frozenset[DatasetUrn]().union(*(each.inputs for each in outer.values()))
+            return Flow({}, {}, inputs)
+        found = self.scope(inner, outer)
+        names = sql_derived.names_of(node) or list(found.columns)
+        return replace(found, columns=dict(zip(names, found.columns.values(), strict=False)))
+
     def _source(self, source: Any, outer: Mapping[str, Flow]) -> Flow:
         from sqlglot import exp
 
+        if isinstance(source, exp.Table) and isinstance(source.this, exp.Func):
+            file = sql_derived.file_of(source.this)
+            if file is not None:
+                self.names[file] = file
+                return replace(flow.base(file, ()), is_table=True)
+            read = _Expressions(self, outer, {}, frozenset())
+            return sql_derived.of_function(source, source.this.iter_expressions(), read.value)
         if isinstance(source, exp.Table):
             name = _name(source)
             urn = _urn(name, self.tables)
             self.names[urn] = name
-            return flow.base(urn, self._columns(name))
+            return replace(flow.base(urn, self._columns(name)), is_table=True)
         return self.scope(source, outer)
 
     def _set_operation(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
@@ -191,6 +236,22 @@ class _Reader:
         return found
 
 
+def _place_in_single_tables(query: Any) -> None:
+    """Give unqualified columns the one table of their SELECT: a name is looked up there first."""
+    from sqlglot import exp
+
+    for select in query.find_all(exp.Select):
+        source = select.args.get("from_") or select.args.get("from")
+        if source is None or select.args.get("joins") or select.args.get("laterals"):
+            continue
+        if not isinstance(source.this, exp.Table):
+            continue
+        aliases = {each.alias for each in select.selects if each.alias}
+        for column in select.find_all(exp.Column):
+            if not column.table and column.parent_select is select and column.name not in aliases:
+                column.set("table", exp.to_identifier(source.this.alias_or_name))
+
+
 class _Expressions:
     """Reads the expressions of one scope."""
 
@@ -199,6 +260,7 @@ class _Expressions:
     ) -> None:
         self.reader, self.sources, self.nested, self.inputs = reader, sources, nested, inputs
         self.aliases: Mapping[str, Influences] = {}
+        self.own: Mapping[str, Flow] = {}
 
     def value(self, node: Any) -> Influences:
         """Say what reaches the value of an expression."""
@@ -206,6 +268,8 @@ class _Expressions:
 
         if isinstance(node, exp.Column):
             return self._column(node)
+        if isinstance(node, exp.TableColumn) and node.name in self.sources:
+            return flow.act(flow.combine(self.sources[node.name].columns.values()), "TRANSFORMATION")
         if id(node) in self.nested or isinstance(node, exp.Query):
             return self._subquery(node)
         if isinstance(node, (exp.Paren, exp.Alias)):
@@ -237,15 +301,33 @@ class _Expressions:
     def _column(self, node: Any) -> Influences:
         if not node.table and node.name in self.aliases:
             return self.aliases[node.name]
-        source = self.sources.get(node.table)
+        source = self.sources.get(node.table) if node.table else self._placed(node.name)
         if source is not None:
             found = source.columns.get(node.name)
             if found is not None:
                 return found
-            if len(source.inputs) == 1 and not source.columns:  # a table that the catalog does not list
+            if len(source.inputs) == 1 and source.is_table:  # newer than the catalog, or the catalog does not list it
                 return {(next(iter(source.inputs)), node.name): frozenset({"IDENTITY"})}
+            if source.columns:
+                return flow.act(flow.combine(source.columns.values()), "TRANSFORMATION")
             return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in source.inputs}
         return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in self.inputs}
+
+    def _placed(self, name: str) -> Flow | None:
+        """Find the one source that an unqualified column can be of; None where it may be of several."""
+        outer = {each: flow for each, flow in self.sources.items() if each not in self.own}
+        for sources in (self.own, outer):
+            having = [each for each in sources.values() if name in each.columns]
+            if len(having) == 1:
+                return having[0]
+            # only a table whose columns are not listed may have it unseen
+            unlisted = [each for each in sources.values() if each.is_table and not each.columns]
+            if not having and len(unlisted) == 1:
+                return unlisted[0]
+            if having or unlisted:
+                return None
+        only = [each for each in self.own.values() if each.is_table]
+        return only[0] if len(only) == 1 else None
 
     def _subquery(self, node: Any) -> Influences:
         """A subquery as a value: its columns flow, and what decides its rows decides the value."""
