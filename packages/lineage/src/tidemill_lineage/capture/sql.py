@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tidemill_lineage.capture import flow, sql_derived
+from tidemill_lineage.capture import flow, sql_derived, sql_statements
 from tidemill_lineage.capture.flow import Flow, Influences
+from tidemill_lineage.capture.sql_statements import Written
+from tidemill_lineage.delivery.folding import united
 from tidemill_lineage.errors import CaptureError
-from tidemill_lineage.model import Column, Dataset, DatasetUrn, Run
+from tidemill_lineage.model import Column, Dataset, DatasetUrn, Edge, Run
 
 Catalog = Mapping[str, Mapping[str, str]]
 """``table`` or ``schema.table`` -> column -> type."""
@@ -32,11 +34,13 @@ def capture_sql(
     run_id: str = "sql",
     at: float = 0.0,
 ) -> Run:
-    """Find the edges of one query, ``INSERT ... SELECT`` or ``CREATE TABLE ... AS``.
+    """Find the edges of a query, INSERT, CREATE TABLE AS, UPDATE, MERGE or DELETE, or of a script of them.
+
+    Temporary tables and views that a script makes are read through.
 
     Args:
-        sql: One statement.
-        output: URN of the result; default that of the table the statement writes.
+        sql: One statement or several.
+        output: URN of the result of the last; default that of the table the statement writes.
         tables: URN of each table, by the name the query uses; default ``table://name``.
         catalog: Columns of the tables; needed for ``*`` and for unqualified columns in a join.
         dialect: As sqlglot names it.
@@ -48,47 +52,73 @@ def capture_sql(
     Raises:
         CaptureError: The SQL cannot be parsed, or is no query.
     """
-    query, written, listed = _query_of(sql, dialect)
-    target = output or _urn(written, tables or {}) if output or written else None
-    if target is None:
-        raise CaptureError("the query writes to no table: say what its result is with `output`")
+    parsed = sql_statements.statements(sql, dialect)
+    found = [each for each in map(sql_statements.written, parsed) if each is not None]
+    if not found:
+        kinds = ", ".join(each.key.upper() for each in parsed) or "empty"
+        raise CaptureError(f"a {kinds} statement has no query to trace")
     reader = _Reader({name.lower(): urn for name, urn in (tables or {}).items()}, catalog or {}, dialect)
-    found = reader.read(query)
-    names = list(columns or listed or found.columns)
-    if len(names) != len(found.columns):
-        raise CaptureError(f"the query has {len(found.columns)} columns, {len(names)} names were given")
+    script = _Script(reader, tables or {}, output, job)
+    for number, each in enumerate(found):
+        script.run(each, columns if number == len(found) - 1 else None, is_last=number == len(found) - 1)
     return Run(
         id=run_id,
         job=job,
         started_at=at,
         ended_at=at,
         reads=tuple(reader.datasets(urn) for urn in sorted(reader.names)),
-        writes=(Dataset(urn=target, columns=tuple(Column(name=name) for name in names)),),
-        edges=tuple(sorted(set(flow.edges(found, target=target, names=names, method="sql", job=job)))),
+        writes=united([script.writes]),
+        edges=tuple(sorted(script.edges)),
     )
 
 
-def _query_of(sql: str, dialect: str) -> tuple[Any, str, list[str]]:
-    """Take a statement apart: the query, the table it writes, and the columns it lists."""
-    import sqlglot
-    from sqlglot import exp
+class _Script:
+    """The statements of a script, one after the other; what is written to a passing table is read through."""
 
-    try:
-        statement = sqlglot.parse_one(sql, dialect=dialect)
-    except sqlglot.errors.SqlglotError as error:
-        raise CaptureError(f"the SQL cannot be parsed: {str(error).splitlines()[0]}") from error
-    if isinstance(statement, exp.Query):
-        return statement, "", []
-    query = statement.args.get("expression")
-    if not isinstance(statement, (exp.Insert, exp.Create)) or not isinstance(query, exp.Query):
-        raise CaptureError(f"a {statement.key.upper()} statement has no query to trace")
-    for with_ in (statement.args.get("with_"), statement.args.get("with")):
-        if with_ is not None and not query.ctes:
-            query.set("with_", with_)
-    target = statement.this
-    listed = [each.name for each in target.expressions] if isinstance(target, exp.Schema) else []
-    table = target.this if isinstance(target, exp.Schema) else target
-    return query, _name(table), listed if isinstance(statement, exp.Insert) else []
+    def __init__(self, reader: _Reader, tables: Mapping[str, DatasetUrn], output: DatasetUrn | None, job: str) -> None:
+        self.reader, self.tables, self.output, self.job = reader, tables, output, job
+        self.writes: list[Dataset] = []
+        self.edges: set[Edge] = set()
+
+    def run(self, each: Written, columns: Sequence[str] | None, *, is_last: bool) -> None:
+        """Read one statement.
+
+        Raises:
+            CaptureError: It writes nowhere, or the columns do not fit.
+        """
+        found = [self._named(each, self.reader.read(query), columns) for query in each.queries]
+        whole = _by_name(found)
+        if each.is_passing and not (is_last and self.output):
+            self.reader.passing(each.table, whole)
+            return
+        target = (self.output if is_last else None) or (_urn(each.table, self.tables) if each.table else None)
+        if target is None:
+            raise CaptureError("the query writes to no table: say what its result is with `output`")
+        names = list(whole.columns)
+        self.edges |= set(flow.edges(whole, target=target, names=names, method="sql", job=self.job))
+        self.writes.append(Dataset(urn=target, columns=tuple(Column(name=name) for name in names)))
+
+    def _named(self, each: Written, found: Flow, columns: Sequence[str] | None) -> Flow:
+        if each.names == ("",):
+            return replace(found, columns={})
+        names = list(columns or each.names or found.columns)
+        known = list(self.reader.columns_of(each.table)) if each.by_position else []
+        if not columns and not each.names and len(known) >= len(names):
+            # an INSERT without a list fills the table's columns in order
+            names = known[: len(names)]
+        if len(names) != len(found.columns):
+            raise CaptureError(f"the query has {len(found.columns)} columns, {len(names)} names were given")
+        return replace(found, columns=dict(zip(names, found.columns.values(), strict=True)))
+
+
+def _by_name(found: Sequence[Flow]) -> Flow:
+    """Unite what several queries write to one table, column by column."""
+    names = dict.fromkeys(name for each in found for name in each.columns)
+    return Flow(
+        {name: flow.combine(each.columns.get(name, {}) for each in found) for name in names},
+        flow.combine(each.rows for each in found),
+        frozenset().union(*(each.inputs for each in found)),
+    )
 
 
 class _Reader:
@@ -99,6 +129,16 @@ class _Reader:
         self.catalog = {name.lower(): dict(columns) for name, columns in catalog.items()}
         self.names: dict[DatasetUrn, str] = {}
         self.partial: dict[int, Flow] = {}
+        self.made: dict[str, Flow] = {}
+
+    def passing(self, name: str, found: Flow) -> None:
+        """Remember a temporary table or a view, so that later statements are read through it."""
+        self.made[name] = found
+        self.catalog[name] = dict.fromkeys(found.columns, "text")
+
+    def columns_of(self, name: str) -> dict[str, str]:
+        """The columns that the catalog lists of a table."""
+        return self._columns(name)
 
     def read(self, query: Any) -> Flow:
         from sqlglot.errors import SqlglotError
@@ -218,7 +258,9 @@ class _Reader:
             read = _Expressions(self, outer, {}, frozenset())
             return sql_derived.of_function(source, source.this.iter_expressions(), read.value)
         if isinstance(source, exp.Table):
-            name = _name(source)
+            name = sql_statements.name_of(source)
+            if name in self.made:
+                return self.made[name]
             urn = _urn(name, self.tables)
             self.names[urn] = name
             return replace(flow.base(urn, self._columns(name)), is_table=True)
@@ -308,7 +350,7 @@ class _Expressions:
                 return found
             if len(source.inputs) == 1 and source.is_table:  # newer than the catalog, or the catalog does not list it
                 return {(next(iter(source.inputs)), node.name): frozenset({"IDENTITY"})}
-            if source.columns:
+            if source.columns and not source.inputs:  # a table made in FROM, named by its alias
                 return flow.act(flow.combine(source.columns.values()), "TRANSFORMATION")
             return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in source.inputs}
         return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in self.inputs}
@@ -395,10 +437,6 @@ def _case_roles(node: Any) -> Iterator[tuple[Any, str]]:
     for name in ("default", "false"):
         if node.args.get(name) is not None:
             yield node.args[name], _VALUE
-
-
-def _name(table: Any) -> str:
-    return ".".join(part.name for part in table.parts).lower()
 
 
 def _urn(name: str, tables: Mapping[str, DatasetUrn]) -> DatasetUrn:

@@ -1,0 +1,162 @@
+"""What a statement writes, as queries: UPDATE, MERGE and DELETE are read as the SELECTs that they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tidemill_lineage.errors import CaptureError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A table, and the queries whose columns go into its columns of the same name.
+
+    Attributes:
+        table: Name of the table; empty for a query that writes none.
+        queries: What is written.
+        names: Columns that the statement lists, for a query whose columns go by position.
+        by_position: Without a list, the query's columns go to the table's in order.
+        is_passing: A temporary table or a view: later statements read through it.
+    """
+
+    table: str
+    queries: tuple[Any, ...]
+    names: tuple[str, ...] = ()
+    by_position: bool = False
+    is_passing: bool = False
+
+
+def statements(sql: str, dialect: str) -> list[Any]:
+    """Parse a script.
+
+    Raises:
+        CaptureError: It cannot be parsed.
+    """
+    import sqlglot
+
+    try:
+        return [each for each in sqlglot.parse(sql, dialect=dialect) if each is not None]
+    except sqlglot.errors.SqlglotError as error:
+        raise CaptureError(f"the SQL cannot be parsed: {str(error).splitlines()[0]}") from error
+
+
+def written(statement: Any) -> Written | None:
+    """Take a statement apart; None if it moves no data."""
+    from sqlglot import exp
+
+    if isinstance(statement, exp.Query):
+        into = statement.args.get("into")
+        statement.set("into", None)
+        table = name_of(into.this) if into is not None else ""
+        is_passing = into is not None and bool(into.args.get("temporary"))
+        return Written(table=table, queries=(statement,), is_passing=is_passing)
+    if isinstance(statement, exp.Update):
+        return _update(statement)
+    if isinstance(statement, exp.Merge):
+        return _merge(statement)
+    if isinstance(statement, exp.Delete):
+        return _delete(statement)
+    query = statement.args.get("expression")
+    if isinstance(statement, (exp.Insert, exp.Create)) and isinstance(query, exp.Query):
+        return _insert(statement, query)
+    return None
+
+
+def _insert(statement: Any, query: Any) -> Written:
+    from sqlglot import exp
+
+    for with_ in (statement.args.get("with_"), statement.args.get("with")):
+        if with_ is not None and not query.ctes:
+            query.set("with_", with_)
+    target = statement.this
+    listed = tuple(each.name for each in target.expressions) if isinstance(target, exp.Schema) else ()
+    is_insert = isinstance(statement, exp.Insert)
+    table = target.this if isinstance(target, exp.Schema) else target
+    passing = not is_insert and (statement.kind == "VIEW" or statement.find(exp.TemporaryProperty) is not None)
+    return Written(
+        table=name_of(table), queries=(query,), names=listed if is_insert else (), by_position=is_insert,
+        is_passing=passing,
+    )  # fmt: skip
+
+
+def _update(statement: Any) -> Written:
+    select = _select(_assigned(statement.expressions), statement.this)
+    source = statement.args.get("from_") or statement.args.get("from")
+    if source is not None:
+        _join(select, source.this)
+    _narrow(select, statement)
+    return Written(table=name_of(statement.this), queries=(select,))
+
+
+def _delete(statement: Any) -> Written:
+    from sqlglot import exp
+
+    select = _select([exp.alias_(exp.Literal.number(1), "deleted")], statement.this)
+    for source in statement.args.get("using") or ():
+        _join(select, source)
+    _narrow(select, statement)
+    # no column gets a value: which rows are left is all that changes
+    return Written(table=name_of(statement.this), queries=(select,), names=("",))
+
+
+def _merge(statement: Any) -> Written:
+    queries = []
+    for when in statement.args["whens"].expressions:
+        values = list(_when(when.args.get("then")))
+        if values:
+            select = _select(values, statement.this)
+            _join(select, statement.args["using"], on=statement.args.get("on"))
+            if when.args.get("condition") is not None:
+                select.where(when.args["condition"].copy(), copy=False)
+            queries.append(select)
+    return Written(table=name_of(statement.this), queries=tuple(queries))
+
+
+def _when(then: Any) -> Iterator[Any]:
+    """The values that one branch of a MERGE writes, under the names of their columns."""
+    from sqlglot import exp
+
+    if isinstance(then, exp.Update):
+        yield from _assigned(then.expressions)
+    elif isinstance(then, exp.Insert) and then.this is not None and then.expression is not None:
+        for column, value in zip(then.this.expressions, then.expression.expressions, strict=False):
+            yield exp.alias_(value.copy(), column.name)
+
+
+def _assigned(pairs: Any) -> list[Any]:
+    from sqlglot import exp
+
+    return [exp.alias_(each.expression.copy(), each.this.name) for each in pairs if isinstance(each, exp.EQ)]
+
+
+def _select(values: list[Any], table: Any) -> Any:
+    from sqlglot import exp
+
+    return exp.Select(expressions=values).from_(table.copy())
+
+
+def _join(select: Any, source: Any, *, on: Any = None) -> None:
+    joined = source.copy()
+    more = joined.args.get("joins") or []
+    joined.set("joins", None)
+    select.join(
+        joined, on=on.copy() if on is not None else None, join_type="" if on is not None else "cross", copy=False
+    )
+    for each in more:
+        select.append("joins", each)
+
+
+def _narrow(select: Any, statement: Any) -> None:
+    where = statement.args.get("where")
+    if where is not None:
+        select.where(where.this.copy(), copy=False)
+    with_ = statement.args.get("with_") or statement.args.get("with")
+    if with_ is not None:
+        select.set("with_", with_.copy())
+
+
+def name_of(table: Any) -> str:
+    """The name of a table, folded."""
+    return ".".join(part.name for part in table.parts).lower()
