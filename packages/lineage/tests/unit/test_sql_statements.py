@@ -130,3 +130,18 @@ def test_a_column_newer_than_the_catalog_is_no_error() -> None:
 def test_what_moves_no_data_is_refused(sql: str) -> None:
     with pytest.raises(CaptureError, match="has no query to trace"):
         capture_sql(sql)
+
+
+def test_an_unknown_dialect_names_the_nearest() -> None:
+    with pytest.raises(CaptureError, match="unknown SQL dialect 'postgre'; did you mean 'postgres'"):
+        capture_sql("SELECT 1", dialect="postgre", output="t://o")
+
+
+@pytest.mark.parametrize("template", ["{{ ref('src') }}", "{% if x %} src {% endif %}", "${table}"])
+def test_a_template_is_refused_with_its_place(template: str) -> None:
+    with pytest.raises(CaptureError, match="at line 2, column 6"):
+        capture_sql(f"SELECT id\nFROM {template}", output="t://o")
+
+
+def test_what_looks_like_a_template_in_a_text_is_a_text() -> None:
+    assert edges("SELECT id || '{{ x }}' AS q FROM src", output="t://o") == {("src", "id", "q")}

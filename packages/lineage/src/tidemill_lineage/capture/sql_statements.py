@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tidemill_core.plugins import did_you_mean
+
 from tidemill_lineage.errors import CaptureError
+
+_TEMPLATE = re.compile(r"\{\{|\{%|\$\{")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +37,28 @@ def statements(sql: str, dialect: str) -> list[Any]:
     """Parse a script.
 
     Raises:
-        CaptureError: It cannot be parsed.
+        CaptureError: It cannot be parsed, is a template, or the dialect is unknown.
     """
     import sqlglot
 
+    _refuse_template(sql)
+    known = sorted(each.value for each in sqlglot.Dialects if each.value)
+    if dialect.split(",", maxsplit=1)[0].strip().lower() not in known:
+        raise CaptureError(f"unknown SQL dialect {dialect!r}{did_you_mean(dialect, known)}")
     try:
         return [each for each in sqlglot.parse(sql, dialect=dialect) if each is not None]
     except sqlglot.errors.SqlglotError as error:
         raise CaptureError(f"the SQL cannot be parsed: {str(error).splitlines()[0]}") from error
+
+
+def _refuse_template(sql: str) -> None:
+    """Refuse what is still a template: guessing what it expands to would invent lineage."""
+    for found in _TEMPLATE.finditer(sql):
+        # an odd number of quotes before it: it stands in a text, where it is only text
+        if sql.count("'", 0, found.start()) % 2 == 0:
+            line = sql.count("\n", 0, found.start()) + 1
+            place = f"line {line}, column {found.start() - sql.rfind(chr(10), 0, found.start())}"
+            raise CaptureError(f"the SQL holds a template ({found[0]} at {place}): render it, and pass what it gives")
 
 
 def written(statement: Any) -> Written | None:
