@@ -20,6 +20,7 @@ __all__ = [
     "ShutdownFault",
     "StopToken",
     "Stopped",
+    "stop_here",
     "stop_on_signals",
     "stop_token",
     "uninterrupted",
@@ -42,6 +43,10 @@ class StopToken:
         self._gate.acquire()
         self.is_watched = False
         """Whether the work that it is for has asked for it (`stop_token`), and so may be trusted to look at it."""
+        self.is_overdue = False
+        """Whether the work has had its time to stop by itself; `stop_here` raises from then on."""
+        self.is_delivered = False
+        """Whether `stop_here` has raised; it does so once."""
 
     @property
     def is_set(self) -> bool:
@@ -102,6 +107,18 @@ def stop_token() -> StopToken:
         return StopToken()
     token.is_watched = True
     return token
+
+
+def stop_here() -> None:
+    """Stop the step that calls this, if it has not stopped in time by itself; for code that shares a pool.
+
+    Call it where nothing is taken yet. The `threads` executor raises no exception inside such code, so
+    a step that does nothing but call it would otherwise never be stopped.
+    """
+    token = _CURRENT.get()
+    if token is not None and token.is_overdue and not token.is_delivered:
+        token.is_delivered = True
+        token.raise_if_set()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import urllib3
 
 from tidemill_core.errors import ObjectNotFound, PreconditionFailed, StorageError
+from tidemill_core.lifecycle import stop_here
 from tidemill_core.retry import RetryPolicy
 from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
 
@@ -137,6 +138,7 @@ class Endpoint:
         query = request.encoded_query()
         target = f"{self.base_path}{request.path}" + (f"?{query}" if query else "")
         headers = dict(self._sign(request))
+        stop_here()
         try:
             return self._connections().urlopen(
                 request.method,

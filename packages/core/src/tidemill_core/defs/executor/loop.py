@@ -19,6 +19,8 @@ from tidemill_core.defs.executor.scheduler import Scheduler
 from tidemill_core.defs.executor.steps import Ended, Message, Messages, Prints, RunningStep
 
 POLL_S = 0.2
+RAISE_AGAIN_S = 0.01
+"""Until it is tried again to stop a thread that could not be disturbed."""
 ASK_S = 5.0
 """Seconds that a step which looks at its stop token has before an exception is raised in it."""
 TIMEOUT_GRACE_S = 5.0
@@ -109,7 +111,11 @@ class ThreadLoop:
         if claim_s is not None:
             waits.append(claim_s)
         now = time.monotonic()
-        waits += [each.started + each.timeout_s - now for each in self.running.values() if each.timeout_s]
+        # A thread that shares something is outside of it for moments only: look often.
+        waits += [max(each.raise_at - now, RAISE_AGAIN_S) for each in self.running.values() if each.is_to_be_stopped]
+        waits += [
+            each.started + each.timeout_s - now for each in self.running.values() if each.timeout_s and not each.reason
+        ]
         return max(0.005, min(waits))
 
     def _is_due(self) -> bool:
@@ -150,7 +156,8 @@ class ThreadLoop:
                 running.give_up_at = running.raise_at + min(self.executor.stop_grace_s, TIMEOUT_GRACE_S)
             now = time.monotonic()
             if running.reason is not None and not running.is_raised and now >= running.raise_at:
-                running.is_raised = steps.raise_in(running.thread, running.reason)
+                running.stop.is_overdue = True
+                running.is_raised = running.stop.is_delivered or steps.raise_in(running.thread, running.reason)
             if running.give_up_at is not None and now > running.give_up_at:
                 yield from self._abandon(running)
 

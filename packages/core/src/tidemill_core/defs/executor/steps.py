@@ -72,6 +72,11 @@ class RunningStep:
         """Whether it is past its timeout, and was not asked to stop yet."""
         return self.reason is None and self.timeout_s is not None and time.monotonic() > self.started + self.timeout_s
 
+    @property
+    def is_to_be_stopped(self) -> bool:
+        """Whether it was asked to stop, and the exception that makes it was not raised yet."""
+        return self.reason is not None and not self.is_raised
+
     def ask_to_stop(self, reason: type[BaseException], *, grace_s: float) -> None:
         """Set the step's stop token; only a step that has looked for it gets time before the exception.
 
