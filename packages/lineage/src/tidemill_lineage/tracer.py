@@ -328,10 +328,16 @@ class Tracer:
 
     def _keep(self, runs: Sequence[Run]) -> None:
         self._dispatch.put(runs)
+        # merged only when asked or when many wait, and after the outbox has them: it must not write them twice
         with self._lock:
             self._unmerged.extend(runs)
-            if len(self._unmerged) > _BATCH:
-                self._graph, self._unmerged = merge(self._graph, self._unmerged), []
+            if len(self._unmerged) <= _BATCH:
+                return
+            found, self._unmerged = self._unmerged, []
+            try:
+                self._graph = merge(self._graph, found)
+            except Exception as error:  # noqa: BLE001  # a run made by hand may hold anything; sinks judge for themselves
+                self._faults.count("graph", error)
 
     def _say_what_waits(self) -> None:
         waiting = {sink: count for sink, count in self._dispatch.waiting().items() if count}

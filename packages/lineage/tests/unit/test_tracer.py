@@ -367,6 +367,26 @@ def test_what_a_user_says_in_an_error_is_bounded_and_without_secrets(memory: Mem
     assert "hush" not in run.error
 
 
+def test_a_run_that_cannot_be_written_down_holds_up_no_other(
+    memory: MemoryEmitter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracer = Tracer([memory])
+    odd: Any = object()
+
+    tracer.record(Run(id="1", job="one"))
+    tracer.record(Run(id="2", job="odd", rows=odd))
+    tracer.record(Run(id="2", job="odd", reads=odd))
+    tracer.record(Run(id="3", job="three"))
+    delivered = tracer.flush()
+    tracer.record(Run(id="4", job="four"))
+    tracer.close()
+
+    assert delivered
+    assert {"one", "three", "four"} == {run.job for run in memory.runs}
+    assert tracer.stats.dropped >= 1
+    assert "cannot be written down" in capsys.readouterr().err
+
+
 def test_strict_mode_tells_what_was_lost() -> None:
     tracer = Tracer([Broken(RuntimeError("no"))], strict=True)
     tracer.trace(output=OUT)(lambda: ORDERS)()

@@ -9,6 +9,7 @@ goes on, recorded with its inputs as whole datasets.
 from __future__ import annotations
 
 import queue
+import sqlite3
 import sys
 import threading
 import time
@@ -212,16 +213,30 @@ class Writer:
             found += [run for tally in self._tallies.values() if (run := tally.taken()) is not None]
         if not found:
             return
-        runs = fold(found)
+        try:
+            runs = fold(found)
+        except BaseException as error:  # noqa: BLE001  # a run made by hand may hold anything; the others go on unfolded
+            self._faults.count("capture", error)
+            runs = found
+        self._write(runs)
+
+    def _write(self, runs: list[Run]) -> None:
         try:
             self._put(runs)
             self.written += len(runs)
-        except BaseException as error:  # noqa: BLE001  # a full disk or a lost folder: kept, and tried again
+        except (OSError, sqlite3.Error) as error:  # a full disk or a lost folder: kept, and tried again
             self._faults.count("outbox", error)
             self._keep(runs)
+        except BaseException as error:  # noqa: BLE001  # a run that cannot be written down must not hold up the others
+            if len(runs) > 1:
+                for run in runs:
+                    self._write([run])
+                return
+            self._faults.count("capture", error)
+            self._faults.lose(1, f"it cannot be written down: {error!r}")
 
     def _keep(self, runs: list[Run]) -> None:
-        kept = runs
+        kept = self._unwritten + runs
         if len(kept) > _KEPT_RUNS:
             lost = kept[:-_KEPT_RUNS]
             self._faults.lose(sum(run.calls for run in lost), "the outbox cannot be written")
