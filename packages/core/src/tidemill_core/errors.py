@@ -22,6 +22,7 @@ A concrete error inherits one domain class and, where it is known, one remedy:
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -37,6 +38,10 @@ class ExitCode(IntEnum):
 
 class TidemillError(Exception):
     """Base of every error Tidemill raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception pickles as type(*args), but ours are made of facts and hold the finished message in args.
+        return _rebuilt, (type(self), self.args, dict(vars(self)))
 
 
 class TransientError(TidemillError):
@@ -128,3 +133,10 @@ def exit_code(error: BaseException) -> ExitCode:
     if isinstance(error, TransientError):
         return ExitCode.TEMPORARY
     return ExitCode.FAILED
+
+
+def _rebuilt(kind: type[TidemillError], args: tuple[Any, ...], facts: dict[str, Any]) -> TidemillError:
+    """Make an error that came from another process, without its ``__init__``."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(facts)
+    return error

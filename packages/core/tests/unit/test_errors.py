@@ -1,6 +1,7 @@
 """Errors say what to do, and the command turns them into exit codes."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -9,6 +10,15 @@ from pathlib import Path
 import pytest
 from tidemill_core import errors
 from tidemill_core.config import ConfigFaults
+from tidemill_core.dag.errors import (
+    AnotherRunGoesOn,
+    CommandFailed,
+    RunSkipped,
+    RunTimedOut,
+    TaskTemporarilyFailed,
+    TaskTimedOut,
+)
+from tidemill_core.errors import TidemillError
 
 TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
 
@@ -171,3 +181,20 @@ def test_configuration_faults_end_with_3_and_are_told_in_file_order() -> None:
 
     assert errors.exit_code(error) == errors.ExitCode.CONFIG
     assert str(error) == "a.yaml:9:1: y: wrong\na.yaml:10:1: x: wrong"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CommandFailed("t", 4, "tail"),
+        TaskTimedOut("t", 2.0),
+        TaskTemporarilyFailed("t", "busy", 3.0),
+        RunTimedOut("d", 1.5),
+        AnotherRunGoesOn("d", "run x"),
+        RunSkipped("d", "run x goes on"),
+    ],
+)
+def test_error_made_of_facts_crosses_to_another_process_whole(error: TidemillError) -> None:
+    found = pickle.loads(pickle.dumps(error))
+
+    assert (type(error), str(error), vars(error)) == (type(found), str(found), vars(found))

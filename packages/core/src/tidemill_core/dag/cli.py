@@ -130,7 +130,6 @@ def run(  # noqa: PLR0913 - one parameter per option
     from tidemill_core.dag.errors import RunSkipped
     from tidemill_core.dag.find import find_dag
     from tidemill_core.dag.params import bind
-    from tidemill_core.dag.report import summary
     from tidemill_core.dag.watch import LiveWatcher, PlainWatcher, real_stderr
     from tidemill_core.errors import ConfigError
 
@@ -165,16 +164,22 @@ def run(  # noqa: PLR0913 - one parameter per option
         return 0
     finally:
         watcher.close()
+    _print_end(ended, as_json=as_json)
+    return _exit_code(ended)
+
+
+def _print_end(ended: RunView, *, as_json: bool) -> None:
+    from tidemill_core.dag.report import summary
+
     if as_json:
         click.echo(json.dumps(ended.as_json()))
-    else:
-        for task in ended.tasks:
-            if task.state == "failed":
-                click.echo(f"{task.name}: {task.error}", err=True)
-        if ended.error:
-            click.echo(ended.error, err=True)
-        click.echo(summary(ended))
-    return _exit_code(ended)
+        return
+    for task in ended.tasks:
+        if task.state == "failed":
+            click.echo(f"{task.name}: {task.error}", err=True)
+    if ended.error:
+        click.echo(ended.error, err=True)
+    click.echo(summary(ended))
 
 
 @dag.command()
