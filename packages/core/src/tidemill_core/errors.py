@@ -138,5 +138,7 @@ def exit_code(error: BaseException) -> ExitCode:
 def _rebuilt(kind: type[TidemillError], args: tuple[Any, ...], facts: dict[str, Any]) -> TidemillError:
     """Make an error that came from another process, without its ``__init__``."""
     error = kind.__new__(kind, *args)
+    # An OSError (our time-outs are some) takes its arguments in __init__ only.
+    error.args = args
     vars(error).update(facts)
     return error
