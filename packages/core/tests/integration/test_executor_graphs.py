@@ -110,6 +110,12 @@ KNOWN_FAULTS = [
     ),
     Graph(nodes=(replace(FAN, copies=0), Node(name="total", kind="collect", over="fan"))),
     Graph(nodes=(replace(FAN, outcome="fail"), Node(name="total", kind="collect", over="fan", rule="all_done"))),
+    Graph(
+        nodes=(
+            replace(FAN, outcome="fail"),
+            Node(name="total", kind="collect", over="fan", rule="one_failed", outcome="retry_ok"),
+        )
+    ),
 ]
 """What was wrong once: a fan-out that is all that is left; behind a skip and a held step; ..."""
 
@@ -119,6 +125,7 @@ KNOWN_FAULTS = [
 @example(graph=KNOWN_FAULTS[1])
 @example(graph=KNOWN_FAULTS[2])
 @example(graph=KNOWN_FAULTS[3])
+@example(graph=KNOWN_FAULTS[4])
 @given(graph=graphs())
 def test_every_graph_ends_on_threads_as_the_interpreter_says(sqlite: dg.DagsterInstance, graph: Graph) -> None:
     status, ended = run(graph, job_of(graph, threads(graph)), sqlite)

@@ -122,7 +122,9 @@ class Scheduler(ActiveExecution):
             self._step_outputs -= {handle for handle in self._step_outputs if handle.step_key == key}
         seconds = event.step_retry_data.seconds_to_wait
         self.mark_up_for_retry(key, self._clock() + seconds if seconds else None)
-        self._touched.add(key)
+        if self._pending.pop(key, None) is not None:
+            # That it may run was decided before its first try; what Dagster puts back lacks its fan-outs.
+            self._executable.append(key)
         if self._instance_concurrency_context:
             self._instance_concurrency_context.free_step(key)
 
