@@ -93,7 +93,8 @@ def threads(graph: Graph) -> dg.ExecutorDefinition:
 
 def make(text: str, executor: str) -> dg.JobDefinition:
     """Build a job again; worker processes of `multiprocess` call it."""
-    return job_of(load(text), executor_by_name(executor, 4))
+    graph = load(text)
+    return job_of(graph, threads(graph) if executor == "threads" else executor_by_name(executor, 4))
 
 
 def _inputs(node: Node, by_name: Mapping[str, Node]) -> Iterator[tuple[str, Any]]:
