@@ -12,6 +12,8 @@ from tidemill_core.settings import Settings
 PASSWORD_VARIABLE = "TIDEMILL_DAGSTER_POSTGRES_PASSWORD"  # noqa: S105  # the name of a variable
 _ONE_RUN_OF_A_DAG = {"key": "tidemill/overlap", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
 """DAGs with `overlap: wait` tag their runs with it."""
+_READY = "storage.ready"
+"""File that says that the databases have been made whole."""
 _HEADER = "# Written by tidemill from the TIDEMILL_* settings; changes are lost. See docs/reference/settings.md.\n"
 
 
@@ -32,12 +34,42 @@ def prepare_home(settings: Settings, *, environ: MutableMapping[str, str] | None
         ConfigError: A URL in the settings is not of a kind Dagster can use.
     """
     home = settings.home.absolute() / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
-    _write(home / "dagster.yaml", instance_config(settings, home))
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        changed = _write(home / "dagster.yaml", instance_config(settings, home))
+    except OSError as error:
+        raise ConfigError(
+            f"the home {home} cannot be made or written: {error.strerror}; set TIDEMILL_HOME to a folder of your own"
+        ) from error
     variables = os.environ if environ is None else environ
     for name, value in _secrets(settings).items():
         variables.setdefault(name, value)
+    _create_storage(home, is_new=changed)
     return home
+
+
+def _create_storage(home: Path, *, is_new: bool) -> None:
+    """Make the home's SQLite databases, one process at a time.
+
+    Dagster stamps and migrates them when they are first opened; two processes that do so at once
+    leave half a schema behind, which no later one can use.
+    """
+    done = home / _READY
+    if done.exists() and not is_new:
+        return
+    import dagster as dg
+
+    from tidemill_core.services.files import locked
+
+    with locked(home / "create.lock"):
+        if done.exists() and not is_new:
+            return
+        if (home / "storage").exists() or "sqlite:" in (home / "dagster.yaml").read_text(encoding="utf-8"):
+            with dg.DagsterInstance.from_config(str(home)) as instance:
+                instance.get_runs(limit=1)
+                instance.get_latest_materialization_event(dg.AssetKey("_none"))
+                instance.all_instigator_state()
+        done.touch()
 
 
 def instance_config(settings: Settings, home: Path) -> dict[str, Any]:
@@ -114,12 +146,14 @@ def _secrets(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _write(path: Path, config: dict[str, Any]) -> None:
+def _write(path: Path, config: dict[str, Any]) -> bool:
+    """Write the file if it says something else; tells whether it did."""
     import yaml
 
     text = _HEADER + yaml.safe_dump(config, sort_keys=False)
     if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
+        return False
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+    return True

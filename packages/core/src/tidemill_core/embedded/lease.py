@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tidemill_core.errors import ConfigError
 from tidemill_core.services._base import Service
 from tidemill_core.services.files import locked
 from tidemill_core.services.running import Running, find, launch
@@ -99,7 +100,12 @@ def acquire(service: Service, folder: Path, *, fresh: bool = False, stop_last: b
 
 
 def _acquire(service: Service, folder: Path, *, fresh: bool, stop_last: bool) -> Lease:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {folder} cannot be made: {error.strerror}; set TIDEMILL_HOME to a folder of your own"
+        ) from error
     with locked(folder / START_LOCK):
         handle = os.open(folder / LEASE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

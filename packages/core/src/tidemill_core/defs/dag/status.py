@@ -18,6 +18,9 @@ HEARTBEAT_TAG = "tidemill/heartbeat"
 TASK_TAG = "tidemill/task"
 TIMED_OUT_TAG = "tidemill/timed_out_s"
 SILENT_S = 90.0
+_TEMPORARY = frozenset({"TaskTemporarilyFailed", "RetryRequested", "TaskTimedOut", "StepTimedOut"})
+"""Classes of a last error after which a task may succeed later. A retry rule that is used up leaves a
+`RetryRequestedFromPolicy` before the error itself, which says nothing about that error."""
 _INTERRUPT = "DagsterExecutionInterruptedError"
 _INTERRUPTED = "stopped by an interrupt"
 _MODULES = re.compile(r"^(?:\w+\.)+(?=\w+: )")
@@ -224,8 +227,7 @@ def _failures(instance: dg.DagsterInstance, run_id: str) -> dict[str, tuple[str,
         error: Any = data.error
         is_temporary = False
         while error is not None:
-            is_temporary = is_temporary or error.cls_name in ("TaskTemporarilyFailed", "RetryRequested")
-            is_temporary = is_temporary or "RetryRequested" in error.message or "Exceeded max_retries" in error.message
+            is_temporary = is_temporary or error.cls_name in _TEMPORARY
             if error.cause is None:
                 break
             error = error.cause

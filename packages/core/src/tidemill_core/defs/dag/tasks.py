@@ -1,8 +1,9 @@
 """What a task does when Dagster runs it: condition, templates, the work, errors and outputs."""
 
+import asyncio
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,18 @@ from tidemill_core.errors import PermanentError, TransientError
 
 DEFAULT_RETRIES = RetrySpec(count=3, delay_s=5.0, on=("transient",))
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
+_EVENTS = (
+    dg.MaterializeResult,
+    dg.ObserveResult,
+    dg.Output,
+    dg.DynamicOutput,
+    dg.AssetMaterialization,
+    dg.AssetObservation,
+    dg.AssetCheckResult,
+    dg.AssetCheckEvaluation,
+    dg.ExpectationResult,
+)
+"""What Dagster takes from a generator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,8 +252,13 @@ def _call(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> Any:
 
 def _results(plan: TaskPlan, result: Any) -> Iterator[Any]:
     """Turn what the work returned into what Dagster records."""
-    if inspect.isgenerator(result):
+    if inspect.iscoroutine(result):
+        result = asyncio.run(result)
+    if inspect.isasyncgen(result):
+        result = asyncio.run(_collected(result))
+    if inspect.isgenerator(result) or isinstance(result, _Collected):
         events = list(result)
+        _check_events(plan, events)
         results = [each for each in events if isinstance(each, dg.MaterializeResult)]
         yield from (each for each in events if not isinstance(each, dg.MaterializeResult))
         result = results[-1] if results else None
@@ -262,6 +280,24 @@ def _results(plan: TaskPlan, result: Any) -> Iterator[Any]:
         yield dg.Output(None, output_name="done", metadata=metadata)
     else:
         yield dg.MaterializeResult(asset_key=plan.asset_key, metadata=metadata, check_results=checks)
+
+
+class _Collected(list[Any]):
+    """What an asynchronous generator yielded."""
+
+
+async def _collected(events: AsyncIterator[Any]) -> _Collected:
+    return _Collected([event async for event in events])
+
+
+def _check_events(plan: TaskPlan, events: Sequence[Any]) -> None:
+    for event in events:
+        if not isinstance(event, _EVENTS):
+            raise BadOutputs(
+                f"task {plan.step.name!r} yielded a {type(event).__name__}; a generator yields Dagster's events "
+                "(MaterializeResult, Output, AssetMaterialization, AssetObservation, AssetCheckResult), "
+                "a function returns its values"
+            )
 
 
 def _single(plan: TaskPlan, value: Any) -> dict[str, Any]:
