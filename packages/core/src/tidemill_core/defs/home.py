@@ -44,7 +44,8 @@ def prepare_home(settings: Settings, *, environ: MutableMapping[str, str] | None
     variables = os.environ if environ is None else environ
     for name, value in _secrets(settings).items():
         variables.setdefault(name, value)
-    _create_storage(home, is_new=changed)
+    if settings.dagster_postgres_url is None:
+        _create_storage(home, is_new=changed)
     return home
 
 
@@ -64,11 +65,10 @@ def _create_storage(home: Path, *, is_new: bool) -> None:
     with locked(home / "create.lock"):
         if done.exists() and not is_new:
             return
-        if (home / "storage").exists() or "sqlite:" in (home / "dagster.yaml").read_text(encoding="utf-8"):
-            with dg.DagsterInstance.from_config(str(home)) as instance:
-                instance.get_runs(limit=1)
-                instance.get_latest_materialization_event(dg.AssetKey("_none"))
-                instance.all_instigator_state()
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            instance.get_runs(limit=1)
+            instance.get_latest_materialization_event(dg.AssetKey("_none"))
+            instance.all_instigator_state()
         done.touch()
 
 
