@@ -64,13 +64,16 @@ def collect(
     events = list(log.read())
     store = open_store(path, log)
     try:
-        changed = store.add(events)
+        before = store.graph()
+        is_told_more = store.add(events)
         graph = store.graph()
     finally:
         store.close()
-    if changed or not path.exists():
+    # The same edges, said by a newer run, are written down but are no change of the graph.
+    changed = graph != before
+    if is_told_more or not path.exists():
         write_document(graph, path)
-    if page is not None and (changed or not page.exists()):
+    if page is not None and (is_told_more or not page.exists()):
         from tidemill_lineage.html import write_page
 
         write_page(graph, page)
