@@ -80,10 +80,10 @@ def test_lock_is_held_by_one_process_and_freed_when_that_is_killed(
         other = FileLock(Path(where)) if kind == "file" else PostgresLock(where, "d")
         while_mine = other.try_take()
         mine.release()
-        after = other.try_take()
+        wait_for(other.try_take)  # a server lets go of a lock a moment after its connection is closed
         other.release()
 
-    assert (False, False, True) == (while_held, while_mine, after)
+    assert (False, False) == (while_held, while_mine)
 
 
 def test_instance_decides_which_lock_its_runs_share(instance: dg.DagsterInstance, postgres_url: str) -> None:

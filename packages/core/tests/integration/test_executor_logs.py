@@ -45,6 +45,7 @@ def _talk(name: str) -> None:
 def test_each_step_keeps_what_it_prints_and_logs_and_nothing_of_the_other(tmp_path: Path) -> None:
     handler = logging.StreamHandler(sys.stderr)
     logging.getLogger("talking").addHandler(handler)
+    logging.getLogger("talking").propagate = False  # another test may have given the root a handler
     try:
         with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
             run = instance.create_run_for_job(talking)
@@ -54,6 +55,7 @@ def test_each_step_keeps_what_it_prints_and_logs_and_nothing_of_the_other(tmp_pa
             printed = {step: text_of(instance, run, data) for step, data in logs.items()}
     finally:
         logging.getLogger("talking").removeHandler(handler)
+        logging.getLogger("talking").propagate = True
 
     for name in ("left", "right"):
         assert printed[name][0].splitlines() == [f"{name} prints {number}" for number in range(LINES)]
