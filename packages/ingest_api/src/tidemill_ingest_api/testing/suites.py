@@ -176,7 +176,7 @@ class StoreSuite:
     def test_a_second_writer_is_refused_until_the_first_is_done(self, store: Store) -> None:
         with store.writer(SPEC), pytest.raises(StoreBusy), store.writer(SPEC, wait_s=0.0):
             pass
-        with store.writer(SPEC, wait_s=0.0) as writer:
+        with store.writer(SPEC, wait_s=10.0) as writer:
             written = writer.commit(commit_of(record("x", 1)))
 
         assert written.inserted == 1
