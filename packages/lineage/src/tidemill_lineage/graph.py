@@ -137,10 +137,10 @@ def derived(state: State) -> Graph:
     renamed_sets = _rename_datasets(datasets, names)
     jobs = {name: Job(name=name, reads=_renamed(reads, names), writes=_renamed(writes, names))
             for name, (reads, writes) in sorted(touched.items())}  # fmt: skip
-    found = {
+    found = merging.last_said(
         edge for each in edges
         if (edge := merging.renamed_edge(each, names)).source != edge.target or edge.source_column or edge.target_column
-    }  # fmt: skip
+    )  # fmt: skip
     found = without_covered_links(found)
     found |= _asset_links(stored, renamed_sets, found)
     found |= _part_links(jobs, renamed_sets)
@@ -179,9 +179,9 @@ def _datasets(state: State, touches: Mapping[str, Mapping[str, merging.Touch]]) 
 
 def _said(
     state: State, touches: Mapping[str, Mapping[str, merging.Touch]]
-) -> tuple[set[Edge], dict[str, tuple[set[DatasetUrn], set[DatasetUrn]]]]:
+) -> tuple[list[Edge], dict[str, tuple[set[DatasetUrn], set[DatasetUrn]]]]:
     """Spell out the edges in force, and what each job reads and writes by them."""
-    edges: set[Edge] = set()
+    edges: list[Edge] = []
     touched: dict[str, tuple[set[DatasetUrn], set[DatasetUrn]]] = {}
     for (kind, job, target), entries in state.items():
         if kind != merging.EDGES:
@@ -190,7 +190,7 @@ def _said(
         reads, writes = touched.setdefault(job, (set(), set()))
         entry = merging.in_force(entries, runs) or entries[0]
         here = runs.get(entry.run, merging.NOTHING_TOUCHED)
-        edges.update(merging.edges_in_force(job, target, entry, here))
+        edges += merging.edges_in_force(job, target, entry, here)
         reads |= here.reads
         writes.add(here.names.get(target, target))
     for job, runs in touches.items():

@@ -176,6 +176,20 @@ def edges_in_force(job: str, target: DatasetUrn, entry: Entry, touched: Touch) -
     return [each for each in found if each.source != each.target or each.source_column or each.target_column]
 
 
+def last_said(edges: Iterable[Edge]) -> set[Edge]:
+    """Keep, of edges that differ only in run and time, the one that was said last.
+
+    A set alone would keep whichever came first: an asset and the dataset that stores it are two
+    subjects, and may yield the same edge at two times.
+    """
+    found: dict[Edge, Edge] = {}
+    for edge in edges:
+        known = found.get(edge)
+        if known is None or (known.at, known.run) < (edge.at, edge.run):
+            found[edge] = edge
+    return set(found.values())
+
+
 def _edge(key: Key, target: DatasetUrn, job: str, entry: Entry, names: Mapping[DatasetUrn, DatasetUrn]) -> Edge:
     source, source_column, target_column, kind, subtype, method = key
     real: DatasetUrn = names.get(source, source)
