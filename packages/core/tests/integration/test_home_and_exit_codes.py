@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tidemill_core.errors import ConfigError, ExitCode
+from tidemill_core.services.processes import wait_until
 from tidemill_core.settings import Settings
 
 COMMAND = [sys.executable, "-c", "from tidemill_core.cli import main; main()", "dag", "run"]
@@ -64,6 +65,21 @@ def test_many_first_starts_on_one_new_home_all_work(tmp_path: Path) -> None:
     said = [each.communicate(timeout=240)[1] for each in starts]
 
     assert [0, 0, 0, 0] == [each.returncode for each in starts], said
+
+
+def test_a_start_that_is_killed_while_it_makes_a_home_leaves_one_that_works(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text('name: tiny\ntasks: [{name: only, run: "true"}]\n')
+    command = [*COMMAND, str(tmp_path / "tiny.yaml")]
+    making = tmp_path / "home" / "dagster" / "creating" / "storage" / "history"
+    killed = subprocess.Popen(command, env=_environment(tmp_path / "home"), stderr=subprocess.DEVNULL)
+    assert wait_until(making.exists, 120, every_s=0.001)
+
+    killed.kill()
+    killed.wait()
+    done = subprocess.run(command, env=_environment(tmp_path / "home"), capture_output=True, text=True, timeout=240)
+
+    assert 0 == done.returncode, done.stderr
+    assert not making.parent.parent.exists()
 
 
 def test_a_home_that_cannot_be_made_is_a_setting_to_change(tmp_path: Path) -> None:

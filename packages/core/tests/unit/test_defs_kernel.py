@@ -289,11 +289,7 @@ def test_preparing_twice_leaves_the_file_alone_and_a_changed_setting_changes_it(
 
     assert again == before
     assert "compute_logs" in file.read_text()
-    assert sorted(each.name for each in file.parent.iterdir() if each.is_file()) == [
-        "create.lock",
-        "dagster.yaml",
-        "storage.ready",
-    ]
+    assert sorted(each.name for each in file.parent.iterdir()) == ["create.lock", "dagster.yaml", "storage"]
 
 
 def test_processes_may_prepare_a_home_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Dagster's home: a folder with a ``dagster.yaml`` that says what the settings say."""
 
 import os
+import shutil
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from tidemill_core.settings import Settings
 PASSWORD_VARIABLE = "TIDEMILL_DAGSTER_POSTGRES_PASSWORD"  # noqa: S105  # the name of a variable
 _ONE_RUN_OF_A_DAG = {"key": "tidemill/overlap", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
 """DAGs with `overlap: wait` tag their runs with it."""
-_READY = "storage.ready"
-"""File that says that the databases have been made whole."""
+_STORAGE, _CREATING = "storage", "creating"
+"""Folders of the home: its databases, and where they are made."""
 _HEADER = "# Written by tidemill from the TIDEMILL_* settings; changes are lost. See docs/reference/settings.md.\n"
 
 
@@ -36,7 +37,7 @@ def prepare_home(settings: Settings, *, environ: MutableMapping[str, str] | None
     home = settings.home.absolute() / "dagster"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        changed = _write(home / "dagster.yaml", instance_config(settings, home))
+        _write(home / "dagster.yaml", instance_config(settings, home))
     except OSError as error:
         raise ConfigError(
             f"the home {home} cannot be made or written: {error.strerror}; set TIDEMILL_HOME to a folder of your own"
@@ -45,31 +46,39 @@ def prepare_home(settings: Settings, *, environ: MutableMapping[str, str] | None
     for name, value in _secrets(settings).items():
         variables.setdefault(name, value)
     if settings.dagster_postgres_url is None:
-        _create_storage(home, is_new=changed)
+        _create_storage(home)
     return home
 
 
-def _create_storage(home: Path, *, is_new: bool) -> None:
-    """Make the home's SQLite databases, one process at a time.
+def _create_storage(home: Path) -> None:
+    """Make the home's SQLite databases, whole or not at all, one process at a time.
 
-    Dagster stamps and migrates them when they are first opened; two processes that do so at once
-    leave half a schema behind, which no later one can use.
+    Dagster stamps and migrates them when they are first opened; two processes that do so at once, or
+    one that is killed meanwhile, leave half a schema behind, which no later one can use. So they are
+    made beside their place, and the folder is put there in one step.
     """
-    done = home / _READY
-    if done.exists() and not is_new:
+    if (home / _STORAGE).exists():
         return
     import dagster as dg
+    import yaml
 
     from tidemill_core.services.files import locked
 
     with locked(home / "create.lock"):
-        if done.exists() and not is_new:
+        if (home / _STORAGE).exists():
             return
-        with dg.DagsterInstance.from_config(str(home)) as instance:
+        shutil.rmtree(home / _CREATING, ignore_errors=True)
+        made = home / _CREATING / _STORAGE
+        made.mkdir(parents=True)
+        config = {"storage": {"sqlite": {"base_dir": str(made)}}, "telemetry": {"enabled": False}}
+        (home / _CREATING / "dagster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        with dg.DagsterInstance.from_config(str(home / _CREATING)) as instance:
+            # One question to each storage: a database is made when it is first asked.
             instance.get_runs(limit=1)
-            instance.get_latest_materialization_event(dg.AssetKey("_none"))
+            instance.get_latest_materialization_event(dg.AssetKey("none"))
             instance.all_instigator_state()
-        done.touch()
+        made.rename(home / _STORAGE)
+        shutil.rmtree(home / _CREATING)
 
 
 def instance_config(settings: Settings, home: Path) -> dict[str, Any]:
@@ -146,14 +155,12 @@ def _secrets(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _write(path: Path, config: dict[str, Any]) -> bool:
-    """Write the file if it says something else; tells whether it did."""
+def _write(path: Path, config: dict[str, Any]) -> None:
     import yaml
 
     text = _HEADER + yaml.safe_dump(config, sort_keys=False)
     if path.exists() and path.read_text(encoding="utf-8") == text:
-        return False
+        return
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
-    return True

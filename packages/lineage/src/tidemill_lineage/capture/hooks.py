@@ -12,6 +12,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from contextvars import Token as ContextToken
 from typing import Any
@@ -38,10 +39,9 @@ def start(made: Made) -> Token:
 def stop(token: Token) -> None:
     """Note no more; what was noted around this goes on."""
     try:
-        _made.reset(token)
-    except ValueError:
-        # a coroutine that was closed by another task: its context is gone, and the note with it
-        pass
+        # A coroutine that was closed by another task: its context is gone, and the note with it.
+        with suppress(ValueError):
+            _made.reset(token)
     finally:
         leave()
 

@@ -76,7 +76,7 @@ def replace_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException:  # undone whatever it was, and raised again
         partial.unlink(missing_ok=True)
         raise
 
@@ -86,6 +86,6 @@ def _write_whole(handle: int, data: bytes, size: int) -> None:
     try:
         while left:
             left = left[os.write(handle, left) :]
-    except BaseException:
+    except BaseException:  # undone whatever it was, and raised again
         os.ftruncate(handle, size)
         raise

@@ -105,7 +105,7 @@ def _prepared(path: Path | str, schema: str, version: int) -> sqlite3.Connection
             raise sqlite3.NotSupportedError(f"{path} has format {found}, this version writes {version}")
         if found == 0:
             connection.executescript(f"BEGIN IMMEDIATE;{schema};PRAGMA user_version={version};COMMIT")
-    except BaseException:
+    except BaseException:  # undone whatever it was, and raised again
         connection.close()
         raise
     return connection
@@ -134,7 +134,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         db.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # undone whatever it was, and raised again
         # a full disk may have rolled back already
         if db.in_transaction:
             db.execute("ROLLBACK")

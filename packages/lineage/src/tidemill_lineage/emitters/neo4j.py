@@ -168,7 +168,7 @@ class Neo4jEmitter:
             with driver.session() as session:
                 for statement in _SCHEMA:
                     session.run(statement).consume()
-        except BaseException:
+        except BaseException:  # undone whatever it was, and raised again
             driver.close()
             raise
         return driver

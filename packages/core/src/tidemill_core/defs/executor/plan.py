@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -112,7 +113,8 @@ class PlanExecutor(dg.Executor):
                 job_context, "Exception while setting up compute log capture", EngineEventData(error=error)
             )
 
+    @abstractmethod
     def _run_steps(
         self, job_context: PlanExecutionContext, scheduler: Scheduler, pools: PoolClaims
     ) -> Iterator[DagsterEvent]:
-        raise NotImplementedError
+        """Run every step; the context is set up, and nothing has started."""
