@@ -7,7 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from tidemill_core.dag import load_dags
-from tidemill_core.defs.dag.runs import RunRequest, start_dag
+from tidemill_core.defs.dag.request import RunRequest
+from tidemill_core.defs.dag.runs import start_dag
 
 PAGE = Path(__file__).parents[4] / "docs/how-to/dags.md"
 BLOCKS = {

@@ -14,7 +14,8 @@ from tidemill_core.config import ConfigFaults
 from tidemill_core.dag import DagSpec, LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.report import RunView
 from tidemill_core.defs import definitions_from_dags
-from tidemill_core.defs.dag.runs import RunRequest, log_lines, start_dag
+from tidemill_core.defs.dag.request import RunRequest
+from tidemill_core.defs.dag.runs import log_lines, start_dag
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_copies_run_for_each_item_and_their_outputs_are_collected_in_order(
     assert {"each[b]": "done", "each[a]": "done", "each[c]": "done", "each": "done", "after": "done"}.items() <= states(
         run
     ).items()
-    assert "['bb', 'aa', 'cc']\n" == (tmp_path / "out").read_text()
+    assert '["bb", "aa", "cc"]\n' == (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize("kind", ["asset", "op"])
@@ -91,7 +92,7 @@ def test_copies_run_in_processes_of_their_own(tmp_path: Path, instance: dg.Dagst
     run = start(load_dags(tmp_path / "d.json")[0], instance)
 
     assert "done" == run.state, run
-    assert "['bb', 'aa']\n" == (tmp_path / "out").read_text()
+    assert '["bb", "aa"]\n' == (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize("kind", ["asset", "op"])
@@ -126,7 +127,7 @@ def test_one_failed_copy_fails_the_task_and_alone_is_run_again(
     }.items() <= states(first).items()
     assert {"each[b]": "done", "each": "done", "after": "done"} == states(second)
     assert ["a", "b", "b", "c"] == sorted((tmp_path / "ran").read_text().split())
-    assert "['aa', 'bb', 'cc']\n" == (tmp_path / "out").read_text()
+    assert '["aa", "bb", "cc"]\n' == (tmp_path / "out").read_text()
 
 
 def test_retry_of_a_retry_runs_what_failed_a_second_time(instance: dg.DagsterInstance, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_retry_of_a_retry_runs_what_failed_a_second_time(instance: dg.DagsterIns
     assert {"each[b]": "done", "each[c]": "failed"}.items() <= states(second).items()
     assert {"each[c]": "done", "each": "done", "after": "done"} == states(third)
     assert ["a", "b", "b", "c", "c", "c"] == sorted((tmp_path / "ran").read_text().split())
-    assert "['aa', 'bb', 'cc']\n" == (tmp_path / "out").read_text()
+    assert '["aa", "bb", "cc"]\n' == (tmp_path / "out").read_text()
 
 
 def test_copy_is_tried_again_by_the_rule_of_its_task(instance: dg.DagsterInstance, tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_killed_run_goes_on_with_the_copies_that_are_left(tmp_path: Path) -> Non
     ran = (tmp_path / "ran").read_text().split()
     assert (4, ["a", "b", "c"]) == (len(ran), sorted(set(ran)))
     assert 2 == ran.count(ran[1])
-    assert "['aa', 'bb', 'cc']\n" == (tmp_path / "out").read_text()
+    assert '["aa", "bb", "cc"]\n' == (tmp_path / "out").read_text()
     left = {f"each[{item}]" for item in {"a", "b", "c"} - {ran[0]}}
     assert {*left, "each", "after"} == {task["name"] for task in json.loads(again.stdout)["tasks"]}
 

@@ -15,7 +15,8 @@ from tidemill_core.config import ConfigFaults
 from tidemill_core.dag import load_dags
 from tidemill_core.dag.report import RunView
 from tidemill_core.defs.dag.child_run import STARTED_BY_TAG
-from tidemill_core.defs.dag.runs import RunRequest, start_dag
+from tidemill_core.defs.dag.request import RunRequest
+from tidemill_core.defs.dag.runs import start_dag
 
 CHILD = """
 name: child

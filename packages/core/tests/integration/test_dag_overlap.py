@@ -16,7 +16,8 @@ from tidemill_core.dag import DagSpec, LoadedDag, loaded_dag
 from tidemill_core.dag.errors import AnotherRunGoesOn, RunSkipped
 from tidemill_core.defs.dag.locks import FileLock, PostgresLock, lock_for
 from tidemill_core.defs.dag.overlap import OVERLAP_TAG, Turn, take_turn
-from tidemill_core.defs.dag.runs import RunRequest, start_dag
+from tidemill_core.defs.dag.request import RunRequest
+from tidemill_core.defs.dag.runs import start_dag
 
 COMMAND = [sys.executable, "-c", "import sys; from tidemill_core.cli import main; main(sys.argv[1:])", "dag"]
 

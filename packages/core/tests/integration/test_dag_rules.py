@@ -10,7 +10,8 @@ from tidemill_core.config import ConfigFaults
 from tidemill_core.dag import DagSpec, LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.report import RunView
 from tidemill_core.defs.dag.jobs import compile_dag
-from tidemill_core.defs.dag.runs import RunRequest, start_dag
+from tidemill_core.defs.dag.request import RunRequest
+from tidemill_core.defs.dag.runs import start_dag
 from tidemill_core.errors import ConfigError
 
 WORK = {

@@ -15,7 +15,8 @@ from tidemill_core.config import Config, ConfigFaults
 from tidemill_core.dag import DagSpec, LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.report import RunView
 from tidemill_core.defs import ConfigComponent, DagComponent, definitions_from_dags
-from tidemill_core.defs.dag.runs import RunRequest, find_run, log_lines, start_dag
+from tidemill_core.defs.dag.request import RunRequest, find_run
+from tidemill_core.defs.dag.runs import log_lines, start_dag
 from tidemill_core.defs.dag.status import OWNER_TAG, is_lost, owner_tag, recent_runs, view
 from tidemill_core.errors import ConfigError
 

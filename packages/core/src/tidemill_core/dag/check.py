@@ -19,6 +19,7 @@ from tidemill_core.dag.callables import find_callable, find_component, wrong_arg
 from tidemill_core.dag.expand import combinations, step_name
 from tidemill_core.dag.graph import cycles, draw_cycle, reach
 from tidemill_core.dag.params import check_value
+from tidemill_core.dag.shell import misplaced, shell_references, unsuitable, variable
 from tidemill_core.dag.spec import ParamSpec, TaskSpec
 from tidemill_core.dag.template import (
     SCOPES,
@@ -107,6 +108,7 @@ def faults(dag: RawDag) -> list[ConfigFault]:
         _params,
         _asset_keys,
         _templates,
+        _shell_lines,
         _callables,
     )
     return [fault for check in checks for fault in check(dag)]
@@ -325,6 +327,29 @@ def _wrong_output(rest: tuple[str, ...], text: str, tasks: Mapping[str, RawTask]
     if rest[1] not in declared:
         return f"{text}: task {rest[0]!r} declares no output {rest[1]!r}{did_you_mean(rest[1], list(declared))}"
     return ""
+
+
+def _shell_lines(dag: RawDag) -> Iterator[ConfigFault]:
+    """Check the values that are known already: defaults of parameters, and lists of a matrix."""
+    by_variable: dict[str, str] = {}
+    for name, (_, document, path) in dag.params.items():
+        other = by_variable.setdefault(variable(name), name)
+        if other != name:
+            message = f"parameters {other!r} and {name!r} would share the variable ${variable(name)} of commands"
+            yield ConfigFault(document.place(path), f"params.{name}", message)
+    defaults = {
+        name: [value.get("default")] for name, (value, _, _) in dag.params.items() if isinstance(value, Mapping)
+    }
+    for task in dag.tasks:
+        line, matrix = task.value.get("run"), task.value.get("matrix")
+        if not isinstance(line, str):
+            continue
+        known = {"params": defaults, "matrix": matrix if isinstance(matrix, Mapping) else {}}
+        for reference in shell_references(line):
+            values = known.get(reference.parts[0], {}).get(reference.parts[1])
+            for value in values if isinstance(values, list | tuple) else ():
+                if value is not None and unsuitable(reference, value):
+                    yield task.fault(f"the value {value!r:.60} {misplaced(reference)}", "run")
 
 
 def _callables(dag: RawDag) -> Iterator[ConfigFault]:

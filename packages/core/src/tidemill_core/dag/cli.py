@@ -106,6 +106,7 @@ def plan(target: str, params: tuple[str, ...], *, as_json: bool) -> None:
 @click.option("--only", multiple=True, metavar="TASK", help="Run just this task; may be repeated.")
 @click.option("--from", "start", multiple=True, metavar="TASK", help="Run this task and all that needs it.")
 @click.option("--retry-failed", metavar="RUN", help="Run only what did not succeed in a run (id, or 'last').")
+@click.option("--outputs-from", metavar="RUN", help="With --only or --from: take the other tasks' outputs from there.")
 @click.option("--partition", metavar="KEY", help="Partition to run.")
 @click.option("--executor", type=click.Choice(["in_process", "threads", "multiprocess"]), help="Instead of the DAG's.")
 @click.option("--module", "-m", metavar="MODULE", help="Take the resources of this code location's `defs`.")
@@ -119,6 +120,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     only: tuple[str, ...],
     start: tuple[str, ...],
     retry_failed: str | None,
+    outputs_from: str | None,
     partition: str | None,
     executor: str | None,
     module: str | None,
@@ -139,14 +141,18 @@ def run(  # noqa: PLR0913 - one parameter per option
         bind(found.spec.params, given, dag=found.spec.name)
     if retry_failed and (only or start):
         raise ConfigError("--retry-failed chooses the tasks itself; leave out --only and --from")
+    if outputs_from and not (only or start):
+        raise ConfigError("--outputs-from goes with --only or --from")
     gc.disable()  # importing Dagster makes a million objects and no garbage: a fifth of its CPU time is the collector
-    from tidemill_core.defs.dag.runs import RunRequest, open_instance, start_dag
+    from tidemill_core.defs.dag.request import RunRequest
+    from tidemill_core.defs.dag.runs import open_instance, start_dag
 
     request = RunRequest(
         params=given,
         only=only,
         start=start,
         retry_run=retry_failed,
+        outputs_from=outputs_from,
         partition=partition,
         executor=executor,
         module=module,
@@ -189,7 +195,8 @@ def _print_end(ended: RunView, *, as_json: bool) -> None:
 @JSON
 def status(target: str | None, *, watch: bool, limit: int, as_json: bool) -> int | None:
     """List recent runs, or show one run with each task's state, tries and duration."""
-    from tidemill_core.defs.dag.runs import find_run, open_instance
+    from tidemill_core.defs.dag.request import find_run
+    from tidemill_core.defs.dag.runs import open_instance
     from tidemill_core.defs.dag.status import recent_runs, view
 
     with open_instance() as instance:
@@ -220,7 +227,8 @@ def logs(run_id: str, task: str | None, *, follow: bool) -> None:
     """Print what a run's tasks wrote (RUN is an id, its beginning, or 'last')."""
     import time
 
-    from tidemill_core.defs.dag.runs import find_run, log_lines, open_instance
+    from tidemill_core.defs.dag.request import find_run
+    from tidemill_core.defs.dag.runs import log_lines, open_instance
     from tidemill_core.defs.dag.status import view
 
     with open_instance() as instance:

@@ -12,8 +12,9 @@ from typing import Any
 
 from tidemill_core.dag.errors import BadOutputs
 from tidemill_core.dag.graph import topological_order
+from tidemill_core.dag.shell import render_shell
 from tidemill_core.dag.spec import DagSpec, RetrySpec, Scalar, TaskDefaults, TaskSpec
-from tidemill_core.dag.template import render
+from tidemill_core.dag.template import condition_references, references, render
 
 _NOT_WORD = re.compile(r"\W+")
 
@@ -129,6 +130,15 @@ def step_name(task: str, values: Mapping[str, Scalar]) -> str:
     return f"{task}__{'_'.join(_NOT_WORD.sub('_', str(value)).strip('_') or 'x' for value in values.values())}"
 
 
+def outputs_read(task: TaskSpec, *more: Any) -> set[str]:
+    """Name the tasks whose outputs the texts of a task, its condition and `more` texts read."""
+    texts = [task.run, task.arguments, task.env, task.cwd, task.params, *task.matrix.values(), *more]
+    found = {parts[1] for parts in references(texts) if parts[0] == "outputs"}
+    if task.when:
+        found |= {parts[1] for parts in condition_references(task.when) if parts[0] == "outputs"}
+    return found
+
+
 def with_defaults(task: TaskSpec, defaults: TaskDefaults) -> TaskSpec:
     """Fill what the task leaves open from the DAG's defaults."""
     return task.model_copy(
@@ -150,7 +160,6 @@ def _fill(task: TaskSpec, values: Mapping[str, Scalar]) -> TaskSpec:
     scopes: Mapping[str, Any] = {"matrix": values}
     texts = (
         "description",
-        "run",
         "with_",
         "arguments",
         "env",
@@ -163,6 +172,10 @@ def _fill(task: TaskSpec, values: Mapping[str, Scalar]) -> TaskSpec:
         "params",
     )
     update = {name: render(getattr(task, name), scopes, partial=True) for name in texts}
+    if isinstance(task.run, str):
+        update["run"] = render_shell(task.run, scopes, partial=True)
+    else:
+        update["run"] = render(task.run, scopes, partial=True)
     if task.when:
         update["when"] = _condition(task.when, values)
     return task.model_copy(update=update)

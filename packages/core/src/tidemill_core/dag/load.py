@@ -31,7 +31,7 @@ class LoadedDag:
     place: Place
     """Where the document begins."""
     task_places: Mapping[str, Place] = field(default_factory=dict)
-    """Where the attributes of each task's component stand, else the task."""
+    """Where each task's command or the attributes of its component stand, else the task."""
 
     @property
     def folder(self) -> Path:
@@ -132,7 +132,7 @@ def loaded_dag(
     if faults or spec is None:
         raise ConfigFaults(faults)
     merged = _merged(spec, fragments)
-    places = {task.name: task.place("with") for task in raw.tasks}
+    places = {task.name: task.place("run" if "run" in task.value else "with") for task in raw.tasks}
     return LoadedDag(spec=merged, file=file, place=document.place(()), task_places=places)
 
 

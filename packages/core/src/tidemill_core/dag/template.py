@@ -10,9 +10,12 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from tidemill_core.dag.spec import JsonValue
+from tidemill_core.dag.values import as_text
 from tidemill_core.errors import PermanentError
 from tidemill_core.plugins import did_you_mean
 
@@ -21,7 +24,7 @@ SCOPES = ("params", "matrix", "outputs", "run", "partition", "tasks")
 TASK_FACTS = ("state", "exit_code", "tries")
 TASK_STATES = ("failed", "running", "not run", "done", "skipped")
 """States of a task in conditions, the worst first."""
-_REFERENCE = re.compile(r"\$\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*\}")
+REFERENCE = re.compile(r"\$\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*\}")
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -32,6 +35,12 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.In: lambda left, right: left in right,
     ast.NotIn: lambda left, right: left not in right,
 }
+_READ: Mapping[type, Callable[[str], Any]] = {
+    date: date.fromisoformat,
+    datetime: datetime.fromisoformat,
+    Decimal: Decimal,
+}
+"""How a text of a condition is read beside a value of such a type."""
 _ALLOWED = (
     *(ast.Constant, ast.Name, ast.Attribute, ast.List, ast.Tuple, ast.Load),
     *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, *_COMPARE),
@@ -47,7 +56,7 @@ class TemplateError(PermanentError):
 def references(value: JsonValue) -> Iterator[tuple[str, ...]]:
     """Yield the parts of every `${a.b}` in the texts of `value`."""
     if isinstance(value, str):
-        for match in _REFERENCE.finditer(value):
+        for match in REFERENCE.finditer(value):
             yield tuple(match[1].split("."))
     elif isinstance(value, Mapping):
         for each in value.values():
@@ -58,7 +67,9 @@ def references(value: JsonValue) -> Iterator[tuple[str, ...]]:
 
 
 def render(value: Any, scopes: Values, *, partial: bool = False) -> Any:
-    """Replace every `${a.b}`; a text that is one reference becomes the value itself.
+    """Replace every `${a.b}`; a text that is one reference becomes the value itself, with its type.
+
+    Inside a longer text a value is written as `dag.values.as_text` does.
 
     Args:
         value: Text, or lists and mappings of them.
@@ -67,6 +78,7 @@ def render(value: Any, scopes: Values, *, partial: bool = False) -> Any:
 
     Raises:
         TemplateError: A reference names a value that is not there.
+        BadOutputs: A value inside a longer text has no text.
     """
     if isinstance(value, str) and "${" in value:
         return _render_text(value, scopes, partial=partial)
@@ -78,16 +90,18 @@ def render(value: Any, scopes: Values, *, partial: bool = False) -> Any:
 
 
 def _render_text(text: str, scopes: Values, *, partial: bool) -> Any:
-    whole = _REFERENCE.fullmatch(text.strip())
+    whole = REFERENCE.fullmatch(text.strip())
     if whole is not None:
         parts = whole[1].split(".")
         return text if partial and parts[0] not in scopes else look_up(parts, scopes)
 
     def replace(match: re.Match[str]) -> str:
         parts = match[1].split(".")
-        return match[0] if partial and parts[0] not in scopes else str(look_up(parts, scopes))
+        if partial and parts[0] not in scopes:
+            return match[0]
+        return as_text(look_up(parts, scopes), where=match[0])
 
-    return _REFERENCE.sub(replace, text)
+    return REFERENCE.sub(replace, text)
 
 
 def look_up(parts: list[str] | tuple[str, ...], scopes: Values) -> Any:
@@ -152,7 +166,7 @@ def holds(text: str, scopes: Values) -> bool:
 
 
 def _parse(text: str) -> ast.expr:
-    plain = _REFERENCE.sub(lambda match: match[1], text)
+    plain = REFERENCE.sub(lambda match: match[1], text)
     try:
         return ast.parse(plain.strip(), mode="eval").body
     except SyntaxError as error:
@@ -196,9 +210,26 @@ def _compare(node: ast.Compare, text: str, scopes: Values) -> bool:
         if type(test) not in _COMPARE:
             raise TemplateError(f"bad condition {text!r}: use ==, !=, <, <=, >, >= or in")
         try:
-            if not _COMPARE[type(test)](left, right):
+            if not _COMPARE[type(test)](*_alike(left, right)):
                 return False
-        except TypeError as error:
+        except (TypeError, ArithmeticError, ValueError) as error:
             raise TemplateError(f"bad condition {text!r}: {error}") from error
         left = right
     return True
+
+
+def _alike(left: Any, right: Any) -> tuple[Any, Any]:
+    """Read a text beside a date, a datetime or a decimal as one, so that the two can be compared.
+
+    Raises:
+        ValueError: The text is none.
+        ArithmeticError: Likewise, for decimals.
+    """
+    if isinstance(right, list):
+        return left, [_alike(left, each)[1] for each in right]
+    for kind, read in _READ.items():
+        if type(left) is kind and isinstance(right, str):
+            return left, read(right)
+        if type(right) is kind and isinstance(left, str):
+            return read(left), right
+    return left, right

@@ -19,6 +19,7 @@ from tidemill_core.dag.errors import BadOutputs, RunSkipped
 from tidemill_core.dag.load import LoadedDag, load_dags
 from tidemill_core.dag.nested import output_tasks
 from tidemill_core.dag.report import RunView, summary
+from tidemill_core.dag.values import decode, encode, encode_outputs
 from tidemill_core.errors import ExitCode, Stopped, TidemillError, exit_code
 
 REQUEST = "TIDEMILL_CHILD_RUN"
@@ -32,7 +33,8 @@ _OF_A_TASK = ("TIDEMILL_DAG", "TIDEMILL_TASK", "TIDEMILL_RUN_ID", "TIDEMILL_PART
 def request(instance: dg.DagsterInstance, **what: Any) -> dict[str, str]:
     """Make the environment of the process that runs another DAG."""
     reference = None if instance.is_ephemeral else dg.serialize_value(instance.get_ref())
-    return {REQUEST: json.dumps({"instance": reference, **what})}
+    asked = {**what, "params": encode(what["params"], where="params")}
+    return {REQUEST: json.dumps({"instance": reference, **asked})}
 
 
 def main() -> int:
@@ -61,12 +63,13 @@ def _say(line: str) -> None:
 
 
 def _run(wanted: Mapping[str, Any], target: Path) -> int:
-    from tidemill_core.defs.dag.runs import RunRequest, start_dag
+    from tidemill_core.defs.dag.request import RunRequest
+    from tidemill_core.defs.dag.runs import start_dag
 
     path, _, name = wanted["dag"].rpartition(":")
     found = next(each for each in load_dags(path) if each.spec.name == name)
     asked = RunRequest(
-        params=wanted["params"],
+        params=decode(wanted["params"]),
         partition=wanted["partition"] if found.spec.partitions else None,
         tags={STARTED_BY_TAG: wanted["started_by"]},
     )
@@ -80,7 +83,8 @@ def _run(wanted: Mapping[str, Any], target: Path) -> int:
             return _code(ended)
         made = output_tasks(found.spec)
         values = {name: _output(found, instance, ended.id, made[name][0], name) for name in wanted["outputs"]}
-    target.write_text(json.dumps({**values, "child_run": ended.id}), encoding="utf-8")
+    written = encode_outputs(values, task=found.spec.name)
+    target.write_text(json.dumps({**written, "child_run": ended.id}), encoding="utf-8")
     return ExitCode.DONE
 
 
@@ -89,8 +93,8 @@ def _output(found: LoadedDag, instance: dg.DagsterInstance, run_id: str, task: s
     from tidemill_core.defs.dag.jobs import output_sources
 
     run = instance.get_run_by_id(run_id)
-    partition = run.tags.get("dagster/partition") if run else None
-    values = outputs.read(instance, run_id, output_sources(found.spec)[task], partition=partition)
+    sources: dict[str, Any] = {task: output_sources(found.spec)[task]}
+    values = outputs.returned(instance, run, sources).get(task, {}) if run else {}
     if name not in values:
         raise BadOutputs(f"task {task!r} of DAG {found.spec.name!r} was skipped, so there is no output {name!r}")
     return values[name]

@@ -20,11 +20,12 @@ import dagster as dg
 from tidemill_core.dag.errors import BadOutputs
 from tidemill_core.dag.expand import run_time_copies
 from tidemill_core.dag.template import holds, references
+from tidemill_core.dag.values import decode
 from tidemill_core.defs._dagster import DynamicCollectDependencyDefinition
 from tidemill_core.defs.dag import outputs
 from tidemill_core.defs.dag.component_tasks import step_tags
 from tidemill_core.defs.dag.hooks import task_hooks
-from tidemill_core.defs.dag.tasks import TaskPlan, execute, retry_policy, scopes_of
+from tidemill_core.defs.dag.tasks import TaskPlan, execute, params_of, retry_policy, scopes_of
 from tidemill_core.defs.executor.triggers import TRIGGER_TAG
 
 COPIES_TAG = "tidemill/copies"
@@ -94,14 +95,14 @@ def _tags(plan: TaskPlan, *, is_list: bool = False, is_copy: bool = False) -> di
 def _list_op(plan: TaskPlan, name: str, inputs: Sequence[str]) -> dg.OpDefinition:
     def compute(context: dg.OpExecutionContext, _inputs: Any) -> Iterator[Any]:
         task = plan.step.task
-        scopes = scopes_of(plan, context, more=list(task.matrix.values()))
+        scopes = scopes_of(plan, context)
         if task.when and not holds(task.when, scopes):
             context.log.info("task %s is skipped: %s is false", plan.step.name, task.when)
             return
         copies = run_time_copies(task, _lists(plan, scopes))
         context.log.info("task %s has %d copies", plan.step.name, len(copies))
         for key, values in copies.items():
-            metadata = {_MATRIX: dg.MetadataValue.json(values)}
+            metadata = {_MATRIX: dg.MetadataValue.json(dict(values))}
             yield dg.DynamicOutput(None, mapping_key=key, output_name=COPY, metadata=metadata)
         yield dg.Output(None, output_name="go")
 
@@ -166,13 +167,15 @@ def _done_op(plan: TaskPlan, name: str) -> dg.OpDefinition:
                 allow_retries=False,
             )
         lists = {output: [found[key][output] for key in keys] for output in plan.step.task.outputs}
-        yield dg.Output(None, output_name=DONE, metadata={"copies": len(keys), **outputs.encode(lists)})
+        carried = outputs.metadata_of(lists, task=plan.step.name, params=params_of(plan, context))
+        yield dg.Output(None, output_name=DONE, metadata={"copies": len(keys), **carried})
 
     return dg.OpDefinition(
         name=name,
         compute_fn=compute,
         ins={"copies": dg.In(dg.Nothing), "go": dg.In(dg.Nothing)},
         outs={DONE: dg.Out(dg.Nothing, is_required=plan.step.task.when is None)},
+        required_resource_keys={plan.params_key} if plan.params_key else set(),
         tags=_tags(plan),
     )
 
@@ -204,7 +207,7 @@ def _returned(
         key = wanted.get(data.step_output_handle.step_key)
         value = data.metadata.get(outputs.METADATA_KEY)
         if key is not None and key not in found:
-            found[key] = value.value if value is not None else {}
+            found[key] = decode(value.value) if value is not None else {}
     return found
 
 

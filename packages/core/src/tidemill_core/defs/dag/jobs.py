@@ -307,6 +307,7 @@ def _plans(dag: LoadedDag, spec: DagSpec) -> dict[str, TaskPlan]:
             step=step,
             params_key=params_key(spec.name) if spec.params else None,
             asset_key=asset_key(spec.name, step) if is_asset else None,
+            place=dag.task_places.get(step.task.name, dag.place),
             sources=sources,
         )
         for step in steps(spec)

@@ -10,22 +10,27 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import dagster as dg
 
-from tidemill_core.dag.expand import steps
-from tidemill_core.dag.graph import dependents, reach
 from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
+from tidemill_core.defs.dag import outputs
 from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, op_name, params_key
 from tidemill_core.defs.dag.overlap import CANCEL_TAG, OVERLAP_TAG, Turn, take_turn
+from tidemill_core.defs.dag.request import (
+    RunRequest,
+    check_words,
+    choose_outputs,
+    find_run,
+    selected_steps,
+    typed_params,
+)
 from tidemill_core.defs.dag.status import HEARTBEAT_TAG, OWNER_TAG, is_lost, name_of, owner_tag, task_names, view
 from tidemill_core.defs.executor.kept_connections import kept_connections
 from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, retry_plan, task_state
 from tidemill_core.errors import ConfigError, PermanentError
-from tidemill_core.plugins import did_you_mean
 from tidemill_core.settings import Settings
 
 HEARTBEAT_S = 15.0
@@ -39,25 +44,6 @@ class Watcher(Protocol):
 
     def task(self, name: str, state: State) -> None:
         """Hear that a task is in a new state."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """What to run of a DAG, and how."""
-
-    params: Mapping[str, Any] = field(default_factory=dict)
-    only: Sequence[str] = ()
-    """Just these tasks."""
-    start: Sequence[str] = ()
-    """These tasks and all that needs them."""
-    retry_run: str | None = None
-    """Only what did not succeed in this run."""
-    partition: str | None = None
-    executor: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """More tags of the run."""
-    module: str | None = None
-    """Module whose `defs` give the resources; the shared ones without."""
 
 
 @contextlib.contextmanager
@@ -101,7 +87,8 @@ def start_dag(
     """
     compiled = compile_dag(dag, executor=request.executor or Settings.from_env().executor, params=request.params)
     job = _job(dag, compiled, request.module)
-    selected = _selected_steps(dag, request)
+    selected = selected_steps(dag, request)
+    check_words(dag, request)
     with take_turn(instance, Turn(dag=dag.spec.name, overlap=dag.spec.overlap), say=_say):
         run = _create_run(dag, compiled, job, request, selected, instance)
         return _execute(dag, job, run, request, instance, watcher)
@@ -139,23 +126,6 @@ def _execute(
     ended = view(instance, run.run_id)
     _run_hooks(dag, ended, instance)
     return ended
-
-
-def find_run(instance: dg.DagsterInstance, text: str) -> dg.DagsterRun:
-    """Find a run by its id, the beginning of one, or ``last``.
-
-    Raises:
-        ConfigError: There is no such run, or there are several.
-    """
-    exact = instance.get_run_by_id(text) if text != "last" else None
-    if exact is not None:
-        return exact
-    runs = instance.get_runs(limit=1 if text == "last" else 500)
-    found = [run for run in runs if text == "last" or run.run_id.startswith(text)]
-    if len(found) != 1:
-        what = "there is no such run" if not found else f"{len(found)} runs begin so"
-        raise ConfigError(f"run {text!r}: {what}; `tidemill dag status` lists them")
-    return found[0]
 
 
 def _job(dag: LoadedDag, compiled: CompiledDag, module: str | None) -> dg.JobDefinition:
@@ -196,23 +166,6 @@ def _reload_arguments(dag: LoadedDag, request: RunRequest) -> tuple[Any, ...] | 
     return (str(dag.file.absolute()), dag.spec.name, request.executor, dict(request.params), request.module)
 
 
-def _selected_steps(dag: LoadedDag, request: RunRequest) -> set[str] | None:
-    """Names of the steps to run; None for all."""
-    if not request.only and not request.start:
-        return None
-    every = steps(dag.spec)
-    of_task: dict[str, list[str]] = {}
-    for step in every:
-        of_task.setdefault(step.task.name, []).append(step.name)
-        of_task.setdefault(step.name, [step.name])
-    for name in (*request.only, *request.start):
-        if name not in of_task:
-            raise ConfigError(f"DAG {dag.spec.name!r} has no task {name!r}{did_you_mean(name, list(of_task))}")
-    users = dependents({step.name: step.needs for step in every})
-    chosen = {step for name in request.only for step in of_task[name]}
-    return chosen | reach(users, [step for name in request.start for step in of_task[name]])
-
-
 def _create_run(
     dag: LoadedDag,
     compiled: CompiledDag,
@@ -228,9 +181,13 @@ def _create_run(
     if request.partition:
         tags["dagster/partition"] = request.partition
     parent = find_run(instance, request.retry_run) if request.retry_run else None
+    other = choose_outputs(dag, request, selected, instance)
+    if other is not None:
+        _say(f"outputs of earlier tasks: those of run {other.run_id}")
+        tags[outputs.FROM_TAG] = other.run_id
     config: Mapping[str, Any] = parent.run_config if parent else {}
     if request.params:
-        config = {"resources": {params_key(name): {"config": _typed(dag, request.params)}}}
+        config = {"resources": {params_key(name): {"config": typed_params(dag, request.params)}}}
     if parent is not None:
         _check_parent(name, parent, instance)
         return retry_plan(job, instance, parent, config, tags)
@@ -245,13 +202,6 @@ def _create_run(
         op_selection=ops,
         resolved_op_selection=set(ops) if ops else None,
     )
-
-
-def _typed(dag: LoadedDag, given: Mapping[str, Any]) -> dict[str, Any]:
-    from tidemill_core.dag.params import bind
-
-    known = {name: spec for name, spec in dag.spec.params.items() if name in given}
-    return bind(known, given, dag=dag.spec.name)
 
 
 def _check_parent(name: str, parent: dg.DagsterRun, instance: dg.DagsterInstance) -> None:

@@ -10,13 +10,16 @@ from typing import Any
 
 import dagster as dg
 
+from tidemill_core.config import Place
 from tidemill_core.dag.callables import INJECTED, SHARED_RESOURCES, find_callable, import_callable
 from tidemill_core.dag.errors import BadOutputs, CommandFailed, TaskTemporarilyFailed
-from tidemill_core.dag.expand import Step
+from tidemill_core.dag.expand import Step, outputs_read
 from tidemill_core.dag.load import find_child
 from tidemill_core.dag.process import Command, call_in_process, run_command
+from tidemill_core.dag.shell import param_environment, render_shell
 from tidemill_core.dag.spec import RetrySpec
-from tidemill_core.dag.template import condition_references, holds, references, render
+from tidemill_core.dag.template import TemplateError, condition_references, holds, render
+from tidemill_core.dag.values import as_text, decode
 from tidemill_core.defs.dag import child_run, outputs
 from tidemill_core.defs.dag.states import note_exit_code, read_states
 from tidemill_core.errors import PermanentError, TransientError
@@ -49,6 +52,8 @@ class TaskPlan:
     params_key: str | None
     """Resource that holds the parameters; None in a DAG without."""
     asset_key: dg.AssetKey | None
+    place: Place
+    """Where its command stands, else the task."""
     sources: Mapping[str, Sequence[outputs.Source]]
     """Where outputs are written down, by task."""
 
@@ -78,7 +83,7 @@ def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
         return
     try:
         result = _work(plan, context, scopes)
-        yield from _results(plan, result)
+        yield from _results(plan, result, scopes["params"])
     except dg.Failure:
         raise
     except dg.RetryRequested:
@@ -131,29 +136,36 @@ def retry_policy(rule: RetrySpec | None) -> dg.RetryPolicy | None:
     return dg.RetryPolicy(max_retries=rule.count, delay=rule.delay_s, backoff=backoff, jitter=jitter)
 
 
-def scopes_of(plan: TaskPlan, context: Context, *, more: Sequence[Any] = ()) -> dict[str, Any]:
-    """Collect the values that the texts of a step, its condition and `more` texts may name."""
+def scopes_of(plan: TaskPlan, context: Context) -> dict[str, Any]:
+    """Collect the values that the texts of a step and its condition may name."""
     task = plan.step.task
     partition = context.partition_key if context.has_partition_key else None
-    texts = [task.run, task.arguments, task.env, task.cwd, task.params, *more]
-    used = {parts[1] for parts in references(texts) if parts[0] == "outputs"}
-    asked: set[str] = set()
-    if task.when:
-        read = list(condition_references(task.when))
-        used |= {parts[1] for parts in read if parts[0] == "outputs"}
-        asked = {parts[1] for parts in read if parts[0] == "tasks"}
+    params = params_of(plan, context)
+    asked = {parts[1] for parts in condition_references(task.when) if parts[0] == "tasks"} if task.when else set()
     run = {"id": context.run.run_id, "dag": plan.dag, "task": task.name}
     return {
-        "params": getattr(context.resources, plan.params_key) if plan.params_key else {},
+        "params": params,
         "matrix": plan.step.matrix,
         "run": run,
         "partition": {"key": partition} if partition else {},
-        "outputs": {
-            name: outputs.read(context.instance, context.run.run_id, plan.sources[name], partition=partition)
-            for name in used
-        },
+        "outputs": _outputs(
+            plan,
+            context,
+            outputs_read(task),
+            outputs.Alike(dag=plan.dag, params=outputs.params_digest(params), partition=partition),
+        ),
         "tasks": _states(plan, context, asked) if asked else {},
     }
+
+
+def params_of(plan: TaskPlan, context: Context) -> Mapping[str, Any]:
+    """The parameters of the run."""
+    return getattr(context.resources, plan.params_key) if plan.params_key else {}
+
+
+def _outputs(plan: TaskPlan, context: Context, used: Iterable[str], alike: outputs.Alike) -> dict[str, Any]:
+    wanted = {name: plan.sources[name] for name in sorted(used)}
+    return outputs.read(context.instance, context.run, wanted, alike) if wanted else {}
 
 
 def _states(plan: TaskPlan, context: Context, asked: Iterable[str]) -> dict[str, Any]:
@@ -187,7 +199,7 @@ def _run_dag(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dic
         started_by=f"{context.run.run_id}/{plan.step.name}",
         outputs=list(task.outputs),
     )
-    return run_command(
+    returned = run_command(
         Command(
             task=plan.step.name,
             run=(sys.executable, "-m", child_run.__name__),
@@ -197,18 +209,18 @@ def _run_dag(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dic
             grace_s=child_run.GRACE_S,
         )
     )
+    return {name: decode(value) for name, value in returned.items()}
 
 
 def _run(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[str, Any]:
     task = plan.step.task
     own = {"TIDEMILL_DAG": plan.dag, "TIDEMILL_TASK": plan.step.name, "TIDEMILL_RUN_ID": context.run.run_id}
     partition = {"TIDEMILL_PARTITION": scopes["partition"]["key"]} if scopes["partition"] else {}
-    env = {name: str(value) for name, value in render(task.env, scopes).items()}
-    run = render(task.run, scopes)
+    env = {name: as_text(value, where=f"env.{name}") for name, value in render(task.env, scopes).items()}
     command = Command(
         task=plan.step.name,
-        run=run if isinstance(run, str) else tuple(map(str, run)),
-        env={**own, **partition, **env},
+        run=_command_line(plan, scopes),
+        env={**own, **partition, **param_environment(scopes["params"]), **env},
         cwd=plan.folder / str(render(task.cwd or ".", scopes)),
         timeout_s=task.timeout_s,
     )
@@ -229,7 +241,23 @@ def _run(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> dict[st
             )
         )
     reported = [each.metadata or {} for each in session.get_results() if isinstance(each, dg.MaterializeResult)]
-    return {**printed, **{name: value for each in reported for name, value in each.items()}}
+    return {**printed, **{name: getattr(value, "value", value) for each in reported for name, value in each.items()}}
+
+
+def _command_line(plan: TaskPlan, scopes: Mapping[str, Any]) -> str | tuple[str, ...]:
+    """The command with its values filled in: a shell line, or arguments.
+
+    Raises:
+        TemplateError: A value that needs quoting stands inside quotes of the line; says where.
+    """
+    run = plan.step.task.run
+    assert run is not None
+    try:
+        if isinstance(run, str):
+            return render_shell(run, scopes)
+        return tuple(as_text(each, where="run") for each in render(run, scopes))
+    except TemplateError as error:
+        raise TemplateError(f"{plan.place}: task {plan.step.name!r}: {error}") from error
 
 
 def _call(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> Any:
@@ -250,7 +278,7 @@ def _call(plan: TaskPlan, context: Context, scopes: Mapping[str, Any]) -> Any:
     return function(**arguments)
 
 
-def _results(plan: TaskPlan, result: Any) -> Iterator[Any]:
+def _results(plan: TaskPlan, result: Any, params: Mapping[str, Any]) -> Iterator[Any]:
     """Turn what the work returned into what Dagster records."""
     if inspect.iscoroutine(result):
         result = asyncio.run(result)
@@ -275,7 +303,7 @@ def _results(plan: TaskPlan, result: Any) -> Iterator[Any]:
         metadata = {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}
     else:
         values = _single(plan, result)
-    metadata.update(outputs.encode(_declared(plan, values)))
+    metadata.update(outputs.metadata_of(_declared(plan, values), task=plan.step.name, params=params))
     if plan.asset_key is None:
         yield dg.Output(None, output_name="done", metadata=metadata)
     else:
