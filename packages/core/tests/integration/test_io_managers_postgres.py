@@ -1,6 +1,7 @@
 """The PostgreSQL IO manager on a real server, through real Dagster runs."""
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -219,6 +220,82 @@ def test_truncate_keeps_the_table_for_the_views_on_it(url: str) -> None:
 
     assert rows(url, "SELECT seats FROM raw.seats") == [(10,)]
     assert "view raw.seats depend" in message(refused, "raw__planes")
+    assert "mode `truncate`" in message(refused, "raw__planes")
+
+
+WIDER = pl.DataFrame({"tailnum": ["N1", "N8"], "seats": [11, 80], "engine": ["jet", None], "built": [1999, 2001]})
+
+
+@pytest.mark.parametrize("mode", ["append", "truncate", "upsert"])
+def test_new_columns_are_refused_by_name_or_added_with_nulls(url: str, mode: str) -> None:
+    run(url, planes_asset(PLANES, mode=mode, key="tailnum"))
+
+    refused = run(url, planes_asset(WIDER.tail(1), mode=mode, key="tailnum"), expect=False)
+    before = rows(url, "SELECT count(*) FROM raw.planes")
+    run(url, planes_asset(WIDER.tail(1), mode=mode, key="tailnum", columns="add"))
+
+    assert "has no column 'engine', 'built'; it has 'tailnum', 'seats'" in message(refused, "raw__planes")
+    assert "columns: add" in message(refused, "raw__planes")
+    assert before == [(3,)]
+    old = [] if mode == "truncate" else [("N1", 10, None, None), ("N2", 20, None, None), ("N3", None, None, None)]
+    assert rows(url, "SELECT * FROM raw.planes ORDER BY 1") == [*old, ("N8", 80, None, 2001)]
+
+
+def test_upsert_with_new_columns_updates_what_is_there(url: str) -> None:
+    run(url, planes_asset(PLANES, mode="upsert", key="tailnum"))
+
+    run(url, planes_asset(WIDER, mode="upsert", key="tailnum", columns="add"))
+
+    assert rows(url, "SELECT tailnum, seats, engine FROM raw.planes ORDER BY 1") == [
+        ("N1", 11, "jet"),
+        ("N2", 20, None),
+        ("N3", None, None),
+        ("N8", 80, None),
+    ]
+
+
+def test_a_column_that_the_table_insists_on_is_missed_by_name(url: str) -> None:
+    run(url, planes_asset(PLANES, mode="upsert", key="tailnum"))
+
+    refused = run(url, planes_asset(PLANES.select("seats"), mode="append"), expect=False)
+
+    assert "takes no row without 'tailnum' (NOT NULL, no default)" in message(refused, "raw__planes")
+
+
+def test_a_type_that_does_not_fit_is_refused_and_no_column_is_added(url: str) -> None:
+    run(url, planes_asset(PLANES, mode="append"))
+
+    wrong = pl.DataFrame({"tailnum": ["N9"], "seats": ["many"], "engine": ["jet"]})
+    refused = run(url, planes_asset(wrong, mode="append", columns="add"), expect=False)
+
+    assert "column 'seats'" in message(refused, "raw__planes")
+    assert rows(url, "SELECT column_name FROM information_schema.columns WHERE table_name = 'planes' ORDER BY 1") == [
+        ("seats",),
+        ("tailnum",),
+    ]
+
+
+def test_partitions_written_at_once_add_each_its_column_and_lose_no_row(url: str) -> None:
+    keys = [f"p{number}" for number in range(6)]
+
+    @dg.asset(
+        key=["raw", "wide"],
+        partitions_def=dg.StaticPartitionsDefinition(keys),
+        metadata={"partition_expr": "part", "columns": "add"},
+    )
+    def wide(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        part = context.partition_key
+        return pl.DataFrame({"part": [part] * 50, "shared": range(50), f"only_{part}": range(50)})
+
+    run(url, wide, partition_key=keys[0])
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda key: run(url, wide, partition_key=key), keys))
+
+    assert rows(url, "SELECT count(*), count(DISTINCT part) FROM raw.wide") == [(300, 6)]
+    for key in keys:
+        assert rows(url, f"SELECT count(*), min(part), max(part) FROM raw.wide WHERE only_{key} IS NOT NULL") == [
+            (50, key, key)
+        ]
 
 
 def test_append_adds_and_upsert_updates_by_key(url: str) -> None:
@@ -244,6 +321,7 @@ def test_append_adds_and_upsert_updates_by_key(url: str) -> None:
     [
         ({"mode": "upsret"}, "mode 'upsret' is none of append, replace, truncate, upsert"),
         ({"mode": "upsert"}, "mode upsert needs metadata 'key'"),
+        ({"columns": "ad"}, "columns 'ad' is none of strict, add"),
         ({"table": "a.b.c"}, "'a.b.c' is no table name"),
     ],
 )

@@ -122,6 +122,31 @@ def test_steps_are_counted_without_the_keys_of_dynamic_outputs(
 
 
 @on_both
+def test_a_run_with_several_ends_is_counted_once_by_the_first(
+    instance: dg.DagsterInstance, exporter: MetricsExporter
+) -> None:
+    done = bad.execute_in_process(instance=instance, raise_on_error=False)
+    report(instance, done.run_id, Type.RUN_FAILURE, "bad")
+    exporter.refresh(60)
+    report(instance, done.run_id, Type.RUN_CANCELED, "bad")
+    exporter.refresh(60)
+    first = values(exporter)
+    time.sleep(0.05)
+    later = MetricsExporter(instance, settle_s=0, history_s=0)
+    later._events._since = time.time()
+    report(instance, done.run_id, Type.RUN_FAILURE, "bad")
+    other = bad.execute_in_process(instance=instance, raise_on_error=False)
+
+    later.refresh(60)
+
+    runs = {name: count for name, count in first.items() if name.startswith("dagster_runs_total")}
+    assert runs == {'dagster_runs_total{job="bad",status="failure"}': 1}
+    assert first['dagster_run_duration_seconds_count{job="bad",status="failure"}'] == 1
+    # One that begins to look between two ends of a run counts only the run that it saw ending.
+    assert values(later)['dagster_runs_total{job="bad",status="failure"}'] == 1, other.run_id
+
+
+@on_both
 def test_nothing_is_counted_twice(instance: dg.DagsterInstance, exporter: MetricsExporter) -> None:
     good.execute_in_process(instance=instance)
     dg.materialize([weather, has_rows], instance=instance)

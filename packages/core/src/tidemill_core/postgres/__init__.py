@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tidemill_core.postgres.identifiers import TableName, check_identifier, quote, safe_identifiers
     from tidemill_core.postgres.swapping import dependents, swap, swap_in
     from tidemill_core.postgres.types import ColumnType, column_types, table_exists
-    from tidemill_core.postgres.write import create_table, merge_from, replace_where, upsert
+    from tidemill_core.postgres.write import add_columns, create_table, merge_from, replace_where, upsert
 
 __all__ = [
     "ColumnRefused",
@@ -31,6 +31,7 @@ __all__ = [
     "PostgresUnavailable",
     "TableName",
     "ValueRefused",
+    "add_columns",
     "check_identifier",
     "column_types",
     "columns_for",
@@ -66,6 +67,6 @@ __getattr__, __dir__ = lazy_names(
         "identifiers": ["TableName", "check_identifier", "quote", "safe_identifiers"],
         "swapping": ["dependents", "swap", "swap_in"],
         "types": ["ColumnType", "column_types", "table_exists"],
-        "write": ["create_table", "merge_from", "replace_where", "upsert"],
+        "write": ["add_columns", "create_table", "merge_from", "replace_where", "upsert"],
     },
 )

@@ -99,7 +99,8 @@ def _refuse_dependents(conn: psycopg.Connection[Any], name: TableName) -> None:
     found = dependents(conn, name)
     if found:
         raise PostgresRefused(
-            f"{name} cannot be replaced by a swap: {', '.join(found)} depend on it; drop them first, or append"
+            f"{name} cannot be replaced by a swap: {', '.join(found)} depend on it; write with mode `truncate`, "
+            "which keeps the table, or drop them first"
         )
 
 

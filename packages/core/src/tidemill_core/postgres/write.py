@@ -12,10 +12,10 @@ from tidemill_core.errors import ConfigError
 from tidemill_core.postgres.adapt import Policy
 from tidemill_core.postgres.connection import postgres_errors
 from tidemill_core.postgres.copy import Arrow, CopyResult, CopyWriter, copy_into, stream_of
-from tidemill_core.postgres.ddl import ddl_for
+from tidemill_core.postgres.ddl import columns_for, ddl_for
 from tidemill_core.postgres.errors import PostgresRefused
 from tidemill_core.postgres.identifiers import TableName, quote
-from tidemill_core.postgres.types import table_exists
+from tidemill_core.postgres.types import column_types, table_exists
 
 if TYPE_CHECKING:
     import psycopg
@@ -41,12 +41,42 @@ def create_table(
     name = TableName.parse(table)
     statement = ddl_for(name, schema, primary_key, types=types, if_not_exists=if_not_exists)
     with postgres_errors(f"create {name}"), conn.transaction():
+        if if_not_exists and table_exists(conn, name):
+            return statement  # without the lock, which would make every writer of the table wait for the others
         # IF NOT EXISTS races with another session; the lock makes one wait for the other
         conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidemill:{name}",))
         if not (if_not_exists and table_exists(conn, name)):
             create_schema(conn, name.schema)
             conn.execute(statement.encode())
     return statement
+
+
+def add_columns(conn: psycopg.Connection[Any], table: TableName | str, schema: pa.Schema) -> list[str]:
+    """Add the columns of an Arrow schema that a table lacks, with nulls in the rows that are there.
+
+    Sessions that add columns to one table wait for each other, and an `ALTER TABLE` for every transaction
+    that has written to it; call this before anything is written.
+
+    Returns:
+        The names of the new columns.
+
+    Raises:
+        ConfigError: A name or type cannot be used.
+        PostgresRefused: There is no such table, or rights are missing.
+    """
+    name = TableName.parse(table)
+    known = column_types(conn, name)
+    if all(column in known for column in schema.names):
+        return []
+    wanted = columns_for(schema)
+    with postgres_errors(f"add columns to {name}"), conn.transaction():
+        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tidemill:{name}",))
+        known = column_types(conn, name)
+        new = [column for column in wanted if column not in known]
+        if new:
+            parts = ", ".join(f"ADD COLUMN {quote(column)} {wanted[column]}" for column in new)
+            conn.execute(f"ALTER TABLE {name.quoted} {parts}".encode())
+    return new
 
 
 def create_schema(conn: psycopg.Connection[Any], schema: str) -> None:

@@ -17,11 +17,14 @@ from tidemill_core.errors import ConfigError, PermanentError
 
 if TYPE_CHECKING:
     import psycopg
+    import pyarrow as pa
 
     from tidemill_core.postgres import ColumnType, CopyResult, TableName
 
 Mode = Literal["append", "replace", "truncate", "upsert"]
 _MODES = ("append", "replace", "truncate", "upsert")
+Columns = Literal["strict", "add"]
+_COLUMNS = ("strict", "add")
 _COUNT_UP_TO = 5_000_000
 """Tables larger than this (by the server's own estimate) are not counted for metadata."""
 
@@ -37,6 +40,9 @@ class PostgresIOManager(dg.ConfigurableIOManager, PostgresResource):
         mode: ``replace`` (a new table is swapped in; the default), ``truncate`` (the
             table is kept, for views on it), ``append`` or ``upsert``.
         key: The primary key, a name or a list; `upsert` needs it.
+        columns: What to do with columns that an existing table lacks: ``strict`` (the default) refuses
+            them, ``add`` adds them, with nulls in the rows that are there. ``replace`` without partitions
+            makes a new table anyway. Columns that the data lacks become null, or their default.
         schema, table: Where to, instead of the asset key.
         partition_expr: The column that says which partition a row belongs to, or a
             mapping from dimension to column.
@@ -46,6 +52,9 @@ class PostgresIOManager(dg.ConfigurableIOManager, PostgresResource):
     """
 
     mode: Mode = Field(default="replace", description="How assets without a mode of their own are written.")
+    columns: Columns = Field(
+        default="strict", description="New columns of assets without a rule of their own: `strict` or `add`."
+    )
     default_schema: str = Field(default="public", description="PostgreSQL schema of assets whose key has one part.")
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
@@ -53,7 +62,7 @@ class PostgresIOManager(dg.ConfigurableIOManager, PostgresResource):
         if obj is None:
             return
         with dagster_errors():
-            target = _target(context, context.definition_metadata, self.default_schema, self.mode)
+            target = self._target(context, context.definition_metadata)
             began = time.monotonic()
             data = frames.arrow_reader(obj)
             with self.connect() as conn:
@@ -71,13 +80,17 @@ class PostgresIOManager(dg.ConfigurableIOManager, PostgresResource):
         with dagster_errors():
             kind, is_dict = frames.wanted(layout.annotation(context))
             upstream = context.upstream_output
-            target = _target(context, upstream.definition_metadata if upstream else {}, self.default_schema, self.mode)
+            target = self._target(context, upstream.definition_metadata if upstream else {})
             with self.connect() as conn:
                 columns = _picked(_columns(conn, target.table), (context.definition_metadata or {}).get("columns"))
                 wheres = partitions.conditions(context, target.partition_expr, columns_of(conn, target), each=is_dict)
                 parts = {key: self._load(conn, target, columns, where, kind) for key, where in wheres.items()}
             announce(context, "read", self._urn(target.table), columns=[column.name for column in columns])
             return parts if is_dict else next(iter(parts.values()))
+
+    def _target(self, context: dg.InputContext | dg.OutputContext, facts: Mapping[str, Any] | None) -> "_Target":
+        plain = {name: getattr(value, "value", value) for name, value in (facts or {}).items()}
+        return _target(context, {"mode": self.mode, "columns": self.columns, **plain}, self.default_schema)
 
     def _load(
         self,
@@ -104,29 +117,29 @@ class _Target:
     table: "TableName"
     mode: Mode
     key: tuple[str, ...]
+    columns: Columns
     partition_expr: str | Mapping[str, str] | None
 
 
-def _target(
-    context: dg.InputContext | dg.OutputContext, facts: Mapping[str, Any] | None, schema: str, mode: Mode
-) -> _Target:
+def _target(context: dg.InputContext | dg.OutputContext, facts: Mapping[str, Any], schema: str) -> _Target:
     """Read an asset's metadata.
 
     Raises:
         ConfigError: A value is not one of those allowed.
     """
-    facts = {name: getattr(value, "value", value) for name, value in (facts or {}).items()}
     if not context.has_asset_key:
         raise ConfigError("the PostgreSQL IO manager stores assets; give this op's output another IO manager")
-    chosen = facts.get("mode", mode)
+    chosen, columns = facts["mode"], facts["columns"]
     key = facts.get("key") or ()
     key = (key,) if isinstance(key, str) else tuple(key)
     if chosen not in _MODES:
         raise ConfigError(f"{context.asset_key.to_user_string()}: mode {chosen!r} is none of {', '.join(_MODES)}")
+    if columns not in _COLUMNS:
+        raise ConfigError(f"{context.asset_key.to_user_string()}: columns {columns!r} is none of {', '.join(_COLUMNS)}")
     if chosen == "upsert" and not key:
         raise ConfigError(f"{context.asset_key.to_user_string()}: mode upsert needs metadata 'key'")
     table = _table(context.asset_key.path, facts, schema)
-    return _Target(table=table, mode=chosen, key=key, partition_expr=facts.get("partition_expr"))
+    return _Target(table=table, mode=chosen, key=key, columns=columns, partition_expr=facts.get("partition_expr"))
 
 
 def _table(path: Sequence[str], facts: Mapping[str, Any], schema: str) -> "TableName":
@@ -146,6 +159,7 @@ def _write(conn: "psycopg.Connection[Any]", context: dg.OutputContext, target: _
         return postgres.swap_in(conn, target.table, data, primary_key=target.key)
     with conn.transaction():
         postgres.create_table(conn, target.table, data.schema, target.key)
+        _fit_columns(conn, target, data.schema)
         if target.mode == "upsert":
             return postgres.upsert(conn, target.table, data, target.key)
         if target.mode == "append":
@@ -155,6 +169,35 @@ def _write(conn: "psycopg.Connection[Any]", context: dg.OutputContext, target: _
         with postgres.postgres_errors(f"truncate {target.table}"):
             conn.execute(f"TRUNCATE {target.table.quoted}".encode())
         return postgres.copy_into(conn, target.table, data)
+
+
+def _fit_columns(conn: "psycopg.Connection[Any]", target: _Target, schema: "pa.Schema") -> None:
+    """Add new columns, or refuse them; refuse data without a column that the table insists on.
+
+    Raises:
+        PermanentError: Says which columns, and what to do.
+    """
+    from tidemill_core import postgres
+
+    if target.columns == "add":
+        postgres.add_columns(conn, target.table, schema)
+    known = postgres.column_types(conn, target.table)
+    new = [name for name in schema.names if name not in known]
+    if new:
+        raise PermanentError(
+            f"{target.table} has no column {', '.join(map(repr, new))}; it has {', '.join(map(repr, known))}. "
+            "Say `columns: add` in the asset's metadata to add what is new, or leave it out"
+        )
+    lacking = [
+        column.name
+        for column in known.values()
+        if column.name not in schema.names and not (column.nullable or column.has_default or column.generated)
+    ]
+    if lacking:
+        raise PermanentError(
+            f"{target.table} takes no row without {', '.join(map(repr, lacking))} (NOT NULL, no default), and the "
+            "data has no such column; add it to the data, or give the column a default"
+        )
 
 
 def _replace_partitions(

@@ -68,6 +68,7 @@ class EventFollower:
         self._since = since
         self._cursor: int | None = None
         self._queued, self._runs, self._steps = Moments(), Moments(), Moments()
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._detail: deque[tuple[str, int]] = deque()
 
     def follow(self, deadline: float) -> bool:
@@ -139,7 +140,7 @@ class EventFollower:
             self._step(event)
 
     def _run_ended(self, event: EventLogEntry, status: str, *, is_retry: bool) -> None:
-        if is_hidden(event.job_name):
+        if is_hidden(event.job_name) or self._has_ended_before(event):
             return
         job = event.job_name or ""
         self.families.runs.at(job, status).inc()
@@ -151,6 +152,24 @@ class EventFollower:
             self.families.run_retries.at(job).inc()
         if self._has_run_files:
             self._detail.append((event.run_id, 0))
+
+    def _has_ended_before(self, event: EventLogEntry) -> bool:
+        """Tell whether this is not the first end of its run.
+
+        A run that fails while it is being cancelled, or that run monitoring and its own process both
+        report, has several; the first one decides.
+        """
+        run_id = event.run_id
+        if run_id in self._ended:
+            return True
+        self._ended[run_id] = None
+        if len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+        if (run_id, "") in self._runs:
+            return False
+        # We have not seen it start, so it may have ended before we looked for the first time.
+        page = self._storage.get_records_for_run(run_id, of_type=set(RUNS_ENDED), limit=1)
+        return any(each.event_log_entry.timestamp < event.timestamp for each in page.records)
 
     def _next_details(self) -> None:
         """Count the steps of the next run; one that cannot be read is tried again after the others."""
