@@ -35,6 +35,12 @@ def make(executor, chains, length, seconds):
             needs[name] = {"after": dg.DependencyDefinition(f"t{chain}_{index - 1}", "done")} if index else {}
     graph = dg.GraphDefinition(name="fifty", node_defs=ops, dependencies=needs)
     limit = None if executor == "in_process" else int(chains)
+    if executor == "threads_without_step_logs":
+        # The same executor with its capture of what each step prints taken out: what that capture costs.
+        from contextlib import nullcontext
+        from tidemill_core.defs.executor import threads
+        threads.routed_output = lambda *_: nullcontext()
+        executor = "threads"
     return graph.to_job(executor_def=executor_by_name(executor, limit))
 
 
@@ -135,7 +141,7 @@ def main(rounds: int = 3) -> None:
         )
         compare(
             "core_executor_empty",
-            cases(root, ("in_process", "threads"), 0),
+            cases(root, ("in_process", "threads", "threads_without_step_logs"), 0),
             baseline="in_process",
             rounds=rounds,
             packages=["dagster", "tidemill-core"],

@@ -5,6 +5,7 @@ Dagster may move or drop these in any release. Nothing else in this package impo
 a version that lacks a name is an error that says so.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -131,3 +132,9 @@ def __getattr__(name: str) -> Any:
         ) from error
     globals()[name] = value
     return value
+
+
+def console_loggers(log: Any) -> list[logging.Logger]:
+    """The loggers that show a run's events, the console among them, behind its log manager."""
+    handler = getattr(log, "_dagster_handler", None)
+    return list(getattr(handler, "_loggers", ()))

@@ -110,8 +110,45 @@ class _Router:
 
 
 @contextmanager
-def routed_output() -> Iterator[None]:
-    """Let steps print to logs of their own inside the block."""
+def routed_output(console: Sequence[logging.Logger] = ()) -> Iterator[None]:
+    """Let steps print to logs of their own inside the block.
+
+    Args:
+        console: Loggers that show Dagster's events; they go on writing to the process's streams alone.
+    """
+    with _bound(console), _routed():
+        yield
+
+
+@contextmanager
+def _bound(console: Sequence[logging.Logger]) -> Iterator[None]:
+    """Keep handlers that ask `sys` for their stream each time at the stream of now.
+
+    Dagster's console is such a handler. Through a router each event of a silent step would be text of
+    that step: a log of its own with nothing of it, and a quarter more CPU for fifty empty steps.
+    """
+    before = [(logger, list(logger.handlers)) for logger in console]
+    for logger, handlers in before:
+        logger.handlers = [_with_own_stream(handler) for handler in handlers]
+    try:
+        yield
+    finally:
+        for logger, handlers in before:
+            logger.handlers = handlers
+
+
+def _with_own_stream(handler: logging.Handler) -> logging.Handler:
+    if not isinstance(handler, logging.StreamHandler) or "stream" in vars(handler):
+        return handler
+    bound = logging.StreamHandler(handler.stream)
+    bound.setLevel(handler.level)
+    bound.setFormatter(handler.formatter)
+    bound.filters = handler.filters
+    return bound
+
+
+@contextmanager
+def _routed() -> Iterator[None]:
     out, err = sys.stdout, sys.stderr
     routers: dict[int, Any] = {id(out): _Router("stdout", out), id(err): _Router("stderr", err)}
     moved = []

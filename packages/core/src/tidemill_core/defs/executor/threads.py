@@ -24,6 +24,7 @@ from tidemill_core.defs._dagster import (
     PlanExecutionContext,
     RetryMode,
     StepDependencyConfig,
+    console_loggers,
     get_retries_config,
     get_step_dependency_config_field,
     get_tag_concurrency_limits_config,
@@ -143,5 +144,5 @@ class ThreadsExecutor(PlanExecutor):
     def _run_steps(
         self, job_context: PlanExecutionContext, scheduler: Scheduler, pools: PoolClaims
     ) -> Iterator[DagsterEvent]:
-        with routed_output():
+        with routed_output(console_loggers(job_context.log)):
             yield from ThreadLoop(self, job_context, scheduler, pools).run()
