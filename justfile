@@ -25,6 +25,10 @@ test *args:
 test-one package *args:
     uv run --isolated --exact --package "tidemill-$(echo {{package}} | tr _ -)" --with pytest --with pytest-timeout --with pytest-xdist --with hypothesis --with confluent-kafka pytest packages/{{package}} "${@:2}"
 
+# Core's tests of executors and DAG files on another Dagster: lowest, newest, or a version.
+test-dagster version *args:
+    uv run python tests/with_dagster.py "$@"
+
 # Every benchmark, full size; results go to benchmarks/results/.
 bench *args:
     uv run python -m benchmarks "$@"

@@ -2,6 +2,8 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -59,12 +61,19 @@ def pools(instance: dg.DagsterInstance, families: Families) -> None:
     if not storage.supports_global_concurrency_limits:
         return
     names = sorted(each.name for each in storage.get_pool_limits())[:MAX_POOLS]
-    for name, info in storage.get_concurrency_infos(names).items():
+    for name, info in _concurrency(storage, names).items():
         families.pool_slots.at(name).set(info.slot_count if info.limit is None else info.limit)
         families.pool_used.at(name).set(info.active_slot_count)
         families.pool_pending.at(name).set(info.pending_step_count)
     for family in (families.pool_slots, families.pool_used, families.pool_pending):
         family.keep((name,) for name in names)
+
+
+def _concurrency(storage: Any, names: Sequence[str]) -> Mapping[str, Any]:
+    """Read the use of pools: in one query where this Dagster has it, else one for each."""
+    if hasattr(storage, "get_concurrency_infos"):
+        return dict(storage.get_concurrency_infos(names))
+    return {name: storage.get_concurrency_info(name) for name in names}
 
 
 def daemons(instance: dg.DagsterInstance, families: Families) -> None:
