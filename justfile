@@ -23,7 +23,7 @@ test *args:
 
 # One package's tests, alone in its own environment (finds undeclared dependencies).
 test-one package *args:
-    uv run --isolated --exact --package "tidemill-$(echo {{package}} | tr _ -)" --with pytest --with pytest-timeout --with pytest-xdist --with hypothesis --with confluent-kafka pytest packages/{{package}} "${@:2}"
+    uv run --isolated --exact --all-extras --package "tidemill-$(echo {{package}} | tr _ -)" --with pytest --with pytest-timeout --with pytest-xdist --with hypothesis --with confluent-kafka pytest packages/{{package}} "${@:2}"
 
 # Core's tests of executors and DAG files on another Dagster: lowest, newest, or a version.
 test-dagster version *args:

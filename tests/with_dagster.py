@@ -33,7 +33,7 @@ def main(wanted: str, pytest_arguments: list[str]) -> int:
         constraints.write_text(locked_without_dagster())
         run("uv", "venv", "--quiet", "--python", sys.executable, str(python.parents[1]))
         exact = [f"dagster=={version_of(wanted)}"] if wanted != "newest" else []
-        packages = [f"{CORE}[embedded,testing,ui]", "pytest-timeout", "pytest-xdist", *exact]
+        packages = [f"{CORE}[all,testing]", "pytest-timeout", "pytest-xdist", *exact]
         run("uv", "pip", "install", "--quiet", "--python", str(python), "-c", str(constraints), *packages)
         code = "from importlib.metadata import version; print(version('dagster'))"
         found = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.strip()

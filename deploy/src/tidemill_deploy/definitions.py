@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 from tidemill_core.defs import default_resources, definitions_from_dags
 from tidemill_core.settings import Settings
-from tidemill_lineage.defs import LineageResource, install
+from tidemill_lineage.defs import install
 
 from tidemill_deploy.checks import truth_checks
 from tidemill_deploy.resources import UpstreamResource
@@ -21,7 +21,7 @@ def build(settings: Settings | None = None) -> dg.Definitions:
     """
     settings = settings or Settings.from_env()
     install(settings)
-    resources = {**default_resources(), "lineage": LineageResource(), "upstream": UpstreamResource()}
+    resources = {**default_resources(), "upstream": UpstreamResource()}
     pipelines = definitions_from_dags(DAGS, resources=resources, executor=settings.executor)
     return dg.Definitions.merge(pipelines, dg.Definitions(asset_checks=list(truth_checks())))
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 import click
 
 from tidemill_core.errors import ExitCode, Stopped, TidemillError, exit_code
+from tidemill_core.extras import missing_extra
 from tidemill_core.plugins import Registry
 
 GROUPS: Registry[click.Command] = Registry("tidemill.cli", "command")
@@ -54,7 +55,10 @@ def main(args: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt, Stopped):
         click.echo("interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
-    except TidemillError as error:
+    except (TidemillError, ModuleNotFoundError) as failed:
+        error = missing_extra(failed) if isinstance(failed, ModuleNotFoundError) else failed
+        if error is None:
+            raise
         from tidemill_core.config import ConfigFaults
         from tidemill_core.telemetry.redact import redact
 

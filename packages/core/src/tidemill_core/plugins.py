@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
 
 from tidemill_core.errors import PluginError
+from tidemill_core.extras import missing_extra
 
 T = TypeVar("T")
 
@@ -52,10 +53,11 @@ class Registry(Generic[T]):
         found = points[0]
         try:
             extension = cast("T", found.load())
+        except ModuleNotFoundError as error:
+            reason = missing_extra(error) or f"{error}; is its extra installed?"
+            raise PluginError(f"{self.kind} {name!r} ({found.value}) cannot be loaded: {reason}") from error
         except (ImportError, AttributeError) as error:
-            raise PluginError(
-                f"{self.kind} {name!r} ({found.value}) cannot be loaded: {error}; is its extra installed?"
-            ) from error
+            raise PluginError(f"{self.kind} {name!r} ({found.value}) cannot be loaded: {error}") from error
         self._registered[name] = extension
         return extension
 

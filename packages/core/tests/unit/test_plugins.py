@@ -33,11 +33,15 @@ def test_a_strangers_extension_is_listed_without_being_imported_and_loaded_when_
     assert registry.get("good") is registry.get("good")
 
 
-@pytest.mark.parametrize("name", ["lost", "bare"])
-def test_an_extension_that_cannot_be_loaded_names_its_module_and_the_remedy(stranger: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"), [("lost", r"is its extra installed\?"), ("bare", "no attribute 'nothing'")]
+)
+def test_an_extension_that_cannot_be_loaded_names_its_module_and_the_reason(
+    stranger: Path, name: str, reason: str
+) -> None:
     registry: Registry[object] = Registry("test.things", "thing")
 
-    with pytest.raises(PluginError, match=rf"thing '{name}' \(stranger_.*cannot be loaded.*is its extra installed\?"):
+    with pytest.raises(PluginError, match=rf"thing '{name}' \(stranger_.*cannot be loaded.*{reason}"):
         registry.get(name)
 
 

@@ -221,6 +221,10 @@ class StreamServe(Config):
     """Fields that may be sorted by; each gets an index."""
 
 
+WrittenFields = Annotated[dict[Name, FieldType | FieldConfig], Field(min_length=1)]
+"""Columns as a file may write them: a type alone, or all of it."""
+
+
 class StreamConfig(Config):
     """One endpoint and the table its records go to."""
 
@@ -257,7 +261,7 @@ class StreamConfig(Config):
     serve: StreamServe = StreamServe()
     """Filters and orders offered to readers."""
 
-    @field_validator("fields", mode="before")
+    @field_validator("fields", mode="before", json_schema_input_type=WrittenFields)
     @classmethod
     def _short_fields(cls, value: Any) -> Any:
         if not isinstance(value, dict):

@@ -9,6 +9,7 @@ from tidemill_core.lazy import lazy_names
 if TYPE_CHECKING:
     from tidemill_lineage.capture.declared import declare
     from tidemill_lineage.capture.sql import capture_sql
+    from tidemill_lineage.defs import LineageComponent
     from tidemill_lineage.emitters.json_file import JsonFileEmitter, load_graph
     from tidemill_lineage.emitters.neo4j import Neo4jEmitter
     from tidemill_lineage.emitters.openlineage import OpenLineageEmitter
@@ -28,6 +29,7 @@ __all__ = [
     "Graph",
     "Job",
     "JsonFileEmitter",
+    "LineageComponent",
     "Neo4jEmitter",
     "OpenLineageEmitter",
     "Run",
@@ -45,6 +47,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "defs": ["LineageComponent"],
         "capture.declared": ["declare"],
         "capture.sql": ["capture_sql"],
         "emitters.json_file": ["JsonFileEmitter", "load_graph"],

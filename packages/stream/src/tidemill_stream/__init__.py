@@ -13,6 +13,7 @@ from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tidemill_stream.config import PipelineConfig, PipelinesConfig
+    from tidemill_stream.defs import StreamDrainComponent, StreamServiceComponent
     from tidemill_stream.draining import DrainResult, drain
     from tidemill_stream.manifest import CommittedFile, read_manifest, sweep
     from tidemill_stream.plan import Plan
@@ -27,6 +28,8 @@ __all__ = [
     "PipelinesConfig",
     "Plan",
     "Published",
+    "StreamDrainComponent",
+    "StreamServiceComponent",
     "Worker",
     "drain",
     "ensure_topic",
@@ -40,6 +43,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "defs": ["StreamDrainComponent", "StreamServiceComponent"],
         "config": ["PipelineConfig", "PipelinesConfig"],
         "draining": ["DrainResult", "drain"],
         "manifest": ["CommittedFile", "read_manifest", "sweep"],

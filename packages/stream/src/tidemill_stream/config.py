@@ -21,10 +21,14 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+_SomeTopics = Annotated[list[str], Field(min_length=1)]
+Topics = Annotated[_SomeTopics, BeforeValidator(_as_list, json_schema_input_type=str | _SomeTopics)]
+
+
 class SourceConfig(Config):
     """Which topics to read, and how."""
 
-    topics: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
+    topics: Topics
     """Topic name, or a list of them; records of all are validated by the one schema."""
     bootstrap_servers: str | None = None
     """Kafka bootstrap servers; unset means the `kafka` resource in Dagster, else the settings."""
@@ -82,7 +86,20 @@ def _columns(value: Any) -> Any:
 
 
 ColumnName = Annotated[str, Field(pattern=_COLUMN)]
-Columns = Annotated[dict[ColumnName, ColumnConfig], BeforeValidator(_columns)]
+
+
+class WrittenColumn(ColumnConfig):
+    """One output column, as a file may write it."""
+
+    field: str = ""
+    """Path of the value in the record, with dots: ``flight.carrier``; unset means the column's name."""
+
+
+Columns = Annotated[
+    dict[ColumnName, ColumnConfig],
+    BeforeValidator(_columns, json_schema_input_type=dict[ColumnName, ColumnType | WrittenColumn]),
+]
+"""Columns by name: a type alone, or all of it."""
 
 
 class RowsConfig(Config):

@@ -8,6 +8,7 @@ from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tidemill_sync.config import SyncConfig
+    from tidemill_sync.defs import SyncComponent
     from tidemill_sync.engine import plan_actions, sync, sync_keys
     from tidemill_sync.plan import Action, Entry
     from tidemill_sync.result import SyncResult
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Action",
     "Entry",
+    "SyncComponent",
     "SyncConfig",
     "SyncResult",
     "VerifyReport",
@@ -28,6 +30,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "defs": ["SyncComponent"],
         "config": ["SyncConfig"],
         "engine": ["plan_actions", "sync", "sync_keys"],
         "plan": ["Action", "Entry"],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         PostgresResource,
         default_resources,
     )
+    from tidemill_core.defs.resources_component import ResourcesComponent
     from tidemill_core.defs.staleness import unchanged
     from tidemill_core.defs.versions import code_version
 
@@ -38,6 +39,7 @@ __all__ = [
     "ParquetIOManager",
     "PostgresIOManager",
     "PostgresResource",
+    "ResourcesComponent",
     "code_version",
     "column_schema",
     "dagster_errors",
@@ -64,6 +66,7 @@ __getattr__, __dir__ = lazy_names(
         "dag.jobs": ["definitions_from_dags"],
         "metadata": ["column_schema", "materialization"],
         "resources": ["HttpResource", "KafkaResource", "ObjectStoreResource", "PostgresResource", "default_resources"],
+        "resources_component": ["ResourcesComponent"],
         "staleness": ["unchanged"],
         "versions": ["code_version"],
     },

@@ -1,5 +1,6 @@
 """Put assets written in Python into a DAG file or a ``defs.yaml``, with their inputs and IO managers."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,8 @@ class AssetsConfig(Config):
     """Which Python assets to load."""
 
     load: tuple[str, ...] = Field(min_length=1)
-    """References ``package.module:name`` of assets, asset checks, or lists of them."""
+    """References ``package.module:name`` of assets, asset checks, or lists of them; a module may also lie
+    beside the ``defs.yaml``."""
 
 
 class AssetsComponent(ConfigComponent):
@@ -33,7 +35,13 @@ class AssetsComponent(ConfigComponent):
     """
 
     config_type = AssetsConfig
-    example: ClassVar[Mapping[str, Any]] = {"load": ["my_project.marts:delays"]}
+    example: ClassVar[Mapping[str, Any]] = {"load": ["example_marts:delays"]}
+    example_files: ClassVar[Mapping[str, str]] = {
+        "example_marts.py": (
+            "import dagster as dg\n\n\n@dg.asset\ndef delays() -> None:\n"
+            '    """Return a frame here, and an IO manager writes it."""\n'
+        )
+    }
     tags: ClassVar = ("python",)
     produces: ClassVar = ("asset", "asset_check")
 
@@ -43,7 +51,10 @@ class AssetsComponent(ConfigComponent):
         Raises:
             ConfigError: A reference names something else.
         """
-        del context
+        beside = Path(context.path)
+        folder = beside if beside.is_dir() else beside.parent
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
         found = [(name, each) for name in config.load for each in _flat(import_callable(name, Path.cwd()))]
         for reference, each in found:
             if not isinstance(each, dg.AssetsDefinition | dg.AssetSpec | dg.AssetChecksDefinition):

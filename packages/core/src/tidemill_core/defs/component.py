@@ -18,6 +18,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import dagster as dg
@@ -35,13 +36,26 @@ if TYPE_CHECKING:
 _RAW = "_raw_attributes"
 
 
+RESOURCES_TYPE = "tidemill_core.ResourcesComponent"
+_RESOURCES_FOLDER = "tidemill_resources"
+
+
 class ExampleScaffolder(dg.Scaffolder):
-    """Writes a working example: the component's `example` as its attributes."""
+    """Writes a working example: the component's `example` as its attributes, and the files that this needs.
+
+    Beside it come the shared resources, if the component asks for some and the project has none yet.
+    """
 
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         """Write ``defs.yaml``, or ``component.py`` when Python was asked for."""
         module, _, name = request.type_name.rpartition(".")
         component: type[ConfigComponent] = getattr(__import__(module, fromlist=[name]), name)
+        for path, text in component.example_files.items():
+            file = request.target_path / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        if component.needs_resources:
+            _scaffold_resources(request.target_path.parent)
         if request.scaffold_format == "yaml":
             scaffold_component(request, dict(component.example))
             return
@@ -52,6 +66,17 @@ class ExampleScaffolder(dg.Scaffolder):
             f"    return {name}.from_attributes_dict(attributes={attributes!r}, context=context)\n",
             encoding="utf-8",
         )
+
+
+def _scaffold_resources(folder: Path) -> None:
+    """Write the ``defs.yaml`` of the shared resources, unless some file of the project names them."""
+    root = next((each for each in (folder, *folder.parents) if each.name == "defs"), folder)
+    for file in (*root.rglob("*.yaml"), *root.rglob("*.py")):
+        if any(word in file.read_text(encoding="utf-8") for word in (RESOURCES_TYPE, "default_resources")):
+            return
+    target = root / _RESOURCES_FOLDER
+    target.mkdir(exist_ok=True)
+    (target / "defs.yaml").write_text(f"type: {RESOURCES_TYPE}\n\nattributes: {{}}\n", encoding="utf-8")
 
 
 @dg.scaffold_with(ExampleScaffolder)
@@ -69,6 +94,10 @@ class ConfigComponent(dg.Component):
     """The model of the attributes."""
     example: ClassVar[Mapping[str, Any]] = {}
     """Attributes of a working example, which `dg scaffold defs` writes."""
+    example_files: ClassVar[Mapping[str, str]] = {}
+    """Files that the example needs, by path beside its ``defs.yaml``."""
+    needs_resources: ClassVar[bool] = False
+    """Whether its assets ask for shared resources."""
     tags: ClassVar[Sequence[str]] = ()
     """Words to find the component type by."""
     produces: ClassVar[Sequence[str]] = ("asset",)

@@ -1,11 +1,13 @@
 """The shared Dagster resources: an empty field means the settings, and they mean the embedded server when unset."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, SecretStr
 
+from tidemill_core.plugins import Registry
 from tidemill_core.settings import Settings, StorageOptions
 
 if TYPE_CHECKING:
@@ -130,16 +132,34 @@ class HttpResource(dg.ConfigurableResource[Any]):
         )
 
 
-def default_resources() -> dict[str, Any]:
-    """Make the resources and IO managers that every package expects, under their shared keys."""
+def parquet_io_manager() -> dg.ConfigurableIOManager:
+    """Make the IO manager of the key `io_manager`: frames as Parquet files in the lake."""
     from tidemill_core.defs.io_managers.parquet import ParquetIOManager
+
+    return ParquetIOManager()
+
+
+def postgres_io_manager() -> dg.ConfigurableIOManager:
+    """Make the IO manager of the key `postgres_io_manager`: frames as PostgreSQL tables."""
     from tidemill_core.defs.io_managers.postgres import PostgresIOManager
 
-    return {
-        "postgres": PostgresResource(),
-        "lake": ObjectStoreResource(),
-        "kafka": KafkaResource(),
-        "http": HttpResource(),
-        "io_manager": ParquetIOManager(),
-        "postgres_io_manager": PostgresIOManager(),
-    }
+    return PostgresIOManager()
+
+
+RESOURCES: Registry[Callable[[], Any]] = Registry("tidemill.resources", "resource")
+"""What makes a shared resource, by its key; packages add theirs by entry points."""
+
+
+@cache
+def shared_resource(key: str) -> Any:
+    """The one resource of a key in this process: Dagster refuses two for one key unless they are the same object.
+
+    Raises:
+        PluginError: No package brings a resource of this key.
+    """
+    return RESOURCES.get(key)()
+
+
+def default_resources() -> dict[str, Any]:
+    """Make the resources and IO managers that every package expects, under their shared keys."""
+    return {key: shared_resource(key) for key in RESOURCES.names()}

@@ -93,7 +93,7 @@ class KafkaMockService:
     def fetch(self) -> Path:
         """Check that the client library, which the broker is part of, is installed."""
         if find_spec("confluent_kafka") is None:
-            raise ServiceMissing(self.name, "confluent-kafka", "install `tidemill-core[embedded]`")
+            raise ServiceMissing(self.name, "confluent-kafka", "install `tidemill-core[servers]`")
         return Path(sys.executable)
 
     def prepare(self, folder: Path, port: int) -> Launch:  # noqa: ARG002 - librdkafka chooses the port

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tidemill_core.errors import PostgresError
+from tidemill_core.extras import needs_extra
 from tidemill_core.postgres.errors import PostgresRefused, PostgresUnavailable
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def connect(url: str, *, autocommit: bool = False, application: str = APPLICATIO
         PostgresUnavailable: The server does not answer.
         PostgresRefused: It refuses this user, password or database.
     """
-    import psycopg
+    with needs_extra():
+        import psycopg
 
     with postgres_errors(redact(url)):
         return psycopg.connect(url, autocommit=autocommit, **_options(url, application))
@@ -39,7 +41,8 @@ def open_pool(
     url: str, *, min_size: int = 1, max_size: int = 4, application: str = APPLICATION
 ) -> ConnectionPool[psycopg.Connection[Any]]:
     """Open a pool of connections; close it when done (it is a context manager)."""
-    from psycopg_pool import ConnectionPool
+    with needs_extra():
+        from psycopg_pool import ConnectionPool
 
     return ConnectionPool(url, min_size=min_size, max_size=max_size, kwargs=_options(url, application), open=True)
 

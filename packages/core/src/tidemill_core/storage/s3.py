@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
 from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed, StorageError
+from tidemill_core.extras import needs_extra
 from tidemill_core.settings import StorageOptions
 from tidemill_core.storage._base import Body, Capabilities, ObjectInfo
 from tidemill_core.storage._bodies import checked_key, in_parallel, part_size, parts_of
@@ -354,7 +355,8 @@ class _Chain:
 
     def __call__(self) -> Credentials | None:
         if not self._is_sought:
-            from botocore.session import Session  # type: ignore[import-untyped]
+            with needs_extra():
+                from botocore.session import Session  # type: ignore[import-untyped]
 
             self._found = Session().get_credentials()
             self._is_sought = True

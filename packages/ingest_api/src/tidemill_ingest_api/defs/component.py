@@ -40,6 +40,7 @@ class IngestComponent(ConfigComponent):
     config_type = IngestConfig
     produces: ClassVar = ("asset", "asset_check", "schedule")
     tags: ClassVar = ("api", "rest", "ingestion", "postgres", "sqlite")
+    needs_resources: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {
         "source": "github",
         "base_url": "https://api.github.com",

@@ -37,6 +37,7 @@ class LineageComponent(ConfigComponent):
     """Collect what the assets of a run announced: a JSON graph, an HTML page, Neo4j and OpenLineage."""
 
     config_type = LineageConfig
+    needs_resources: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {"asset_key": "lineage/graph", "deps": ["mart/delay_by_weather"]}
     tags: ClassVar[tuple[str, ...]] = ("lineage", "neo4j", "openlineage")
 

@@ -70,6 +70,7 @@ class LoadComponent(ConfigComponent):
     """
 
     config_type = LoadAttributes
+    needs_resources: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {"files": "data/*.csv", "table": "raw.planes", "key": ["tailnum"]}
     tags = ("postgres", "parquet", "csv", "json")
     produces = ("asset", "asset_check")

@@ -46,6 +46,7 @@ class StreamDrainComponent(ConfigComponent):
     config_type = StreamDrainConfig
     produces: ClassVar = ("asset", "asset_check")
     tags: ClassVar = ("kafka", "stream", "postgres", "parquet", "exactly once")
+    needs_resources: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {
         "pipeline": {
             "name": "clicks",

@@ -33,12 +33,12 @@ class StreamServiceComponent(ConfigComponent):
     tags: ClassVar = ("kafka", "stream", "sensor")
     example: ClassVar[Mapping[str, Any]] = {
         "pipeline": {
-            "name": "clicks",
-            "source": {"topics": "clicks"},
+            "name": "views",
+            "source": {"topics": "views"},
             "rows": {"columns": {"page": "string", "ms": "integer"}},
-            "sinks": [{"type": "postgres", "rows_table": "events.clicks", "dlq_table": "events.dead_letters"}],
+            "sinks": [{"type": "postgres", "rows_table": "events.views", "dlq_table": "events.views_dead"}],
         },
-        "assets": {"rows": "events/clicks", "dlq": "events/dead_letters"},
+        "assets": {"rows": "events/views", "dlq": "events/views_dead"},
     }
 
     def build(self, config: Any, context: dg.ComponentLoadContext) -> dg.Definitions:

@@ -49,6 +49,7 @@ class SyncComponent(ConfigComponent):
     config_type = SyncAssetConfig
     produces: ClassVar = ("asset", "asset_check", "schedule")
     tags: ClassVar = ("s3", "gcs", "azure", "object store", "mirror")
+    needs_resources: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {
         "source": "lake://",
         "target": "mirror://",
