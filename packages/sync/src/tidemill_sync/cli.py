@@ -133,7 +133,7 @@ def status(*, manifest: str | None, limit: int, as_json: bool) -> None:
     from pydantic import SecretStr
 
     from tidemill_sync.config import SyncConfig
-    from tidemill_sync.manifest import open_manifest
+    from tidemill_sync.manifests.open import open_manifest
     from tidemill_sync.session import current_runs, manifest_url
 
     config = SyncConfig(manifest=SecretStr(manifest) if manifest else None)

@@ -22,7 +22,7 @@ from tidemill_sync.errors import (
     SyncInterrupted,
     TooManyDeletes,
 )
-from tidemill_sync.manifest import RunRecord
+from tidemill_sync.manifests._base import RunRecord
 from tidemill_sync.ordering import sorted_on_disk
 from tidemill_sync.plan import Action, decide, plan, taking
 from tidemill_sync.result import Progress, SyncResult

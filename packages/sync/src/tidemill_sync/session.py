@@ -12,7 +12,8 @@ from tidemill_core.storage import ObjectStore, open_store
 
 from tidemill_sync.config import SyncConfig
 from tidemill_sync.errors import PlacesOverlap, SyncBusy
-from tidemill_sync.manifest import Manifest, RunRecord, job_id, open_manifest
+from tidemill_sync.manifests._base import Manifest, RunRecord, job_id
+from tidemill_sync.manifests.open import open_manifest
 from tidemill_sync.plan import Entry
 from tidemill_sync.result import Counts, Progress, Silence
 from tidemill_sync.throttle import Throttle

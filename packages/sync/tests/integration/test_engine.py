@@ -18,7 +18,8 @@ from tidemill_sync.errors import (
     SyncInterrupted,
     TooManyDeletes,
 )
-from tidemill_sync.manifest import job_id, open_manifest
+from tidemill_sync.manifests._base import job_id
+from tidemill_sync.manifests.open import open_manifest
 from tidemill_sync.session import current_runs, manifest_url
 from tidemill_sync.verification import verify
 

@@ -1,22 +1,21 @@
-"""What earlier runs copied: a note per key, and a line per run; in SQLite, or PostgreSQL when workers share it.
+"""The contract of a manifest: what earlier runs copied, a note per key and a line per run.
 
 One run of a job holds its lease; a killed process loses it at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Protocol
-
-from tidemill_core.errors import ConfigError
 
 from tidemill_sync.plan import Entry
 
 PAGE_ROWS = 5_000
+"""Notes read at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +64,27 @@ class Manifest(Protocol):
         ...
 
 
-def open_manifest(url: str) -> Manifest:
-    """Open ``sqlite:///path`` or ``postgresql://...``; tables are made.
-
-    Raises:
-        ConfigError: The URL is of another kind.
-    """
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
-        from tidemill_sync.manifest_sqlite import SqliteManifest
-
-        path = url.removeprefix("sqlite:///")
-        return SqliteManifest(Path(path))
-    if scheme in {"postgresql", "postgres"}:
-        from tidemill_sync.manifest_postgres import PostgresManifest
-
-        return PostgresManifest(url)
-    raise ConfigError("the manifest must be sqlite:///path or postgresql://...")
-
-
 def job_id(source: str, target: str) -> str:
     """Name the pair of places: runs between the same two share their notes."""
     return sha256(f"{source.rstrip('/')}\n{target.rstrip('/')}".encode()).hexdigest()[:24]
+
+
+def entry_of_row(row: Sequence[Any]) -> Entry:
+    """Read a note from its columns: key, size in bytes, etag in the source, etag in the target."""
+    key, size, source_etag, target_etag = row
+    return Entry(key=key, size_bytes=size, source_etag=source_etag, target_etag=target_etag)
+
+
+def run_of_row(row: Sequence[Any]) -> RunRecord:
+    """Read a run from its columns, in the order of `RunRecord`; the last is JSON text."""
+    run_id, job, source, target, state, started_at, ended_at, result = row
+    return RunRecord(
+        run_id=run_id,
+        job=job,
+        source=source,
+        target=target,
+        state=state,
+        started_at=started_at,
+        ended_at=ended_at,
+        result=json.loads(result),
+    )

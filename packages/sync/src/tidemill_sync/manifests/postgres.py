@@ -12,8 +12,7 @@ from typing import Any
 import psycopg
 from tidemill_core.postgres.connection import connect, postgres_errors, redact
 
-from tidemill_sync.manifest import PAGE_ROWS, RunRecord
-from tidemill_sync.manifest_sqlite import run_record
+from tidemill_sync.manifests._base import PAGE_ROWS, RunRecord, entry_of_row, run_of_row
 from tidemill_sync.plan import Entry
 
 _SCHEMA = """
@@ -44,6 +43,11 @@ SET state = excluded.state, ended_at = excluded.ended_at, result = excluded.resu
 """
 
 
+def open_postgres(url: str) -> PostgresManifest:
+    """Open ``postgresql://...``."""
+    return PostgresManifest(url)
+
+
 class PostgresManifest:
     """Notes in schema ``tidemill``; see `Manifest` for the contract."""
 
@@ -71,7 +75,7 @@ class PostgresManifest:
         while True:
             with self._asking() as connection:
                 rows = connection.execute(statement, (job, last)).fetchall()
-            yield from map(_entry, rows)
+            yield from map(entry_of_row, rows)
             if len(rows) < PAGE_ROWS:
                 return
             last = rows[-1][0]
@@ -81,7 +85,7 @@ class PostgresManifest:
         with self._asking() as connection:
             statement = f"SELECT {_ENTRY} FROM tidemill.sync_entry WHERE job = %s AND key = %s"
             row = connection.execute(statement, (job, key)).fetchone()
-        return _entry(row) if row else None
+        return entry_of_row(row) if row else None
 
     def save(self, job: str, entries: Iterable[Entry], forget: Iterable[str] = ()) -> None:
         """Write notes, and drop some, in one transaction."""
@@ -111,7 +115,7 @@ class PostgresManifest:
             rows = connection.execute(
                 f"SELECT {columns} FROM tidemill.sync_run ORDER BY started_at DESC LIMIT %s", (limit,)
             ).fetchall()
-        return [run_record(row) for row in rows]
+        return [run_of_row(row) for row in rows]
 
     def close(self) -> None:
         """Close the connection."""
@@ -126,8 +130,3 @@ class PostgresManifest:
                 self._own = connect(self._url, autocommit=True)
             with postgres_errors(redact(self._url)):
                 yield self._own
-
-
-def _entry(row: tuple[str, int, str | None, str | None]) -> Entry:
-    key, size, source_etag, target_etag = row
-    return Entry(key=key, size_bytes=size, source_etag=source_etag, target_etag=target_etag)

@@ -13,9 +13,9 @@ from pathlib import Path
 from threading import RLock
 
 from tidemill_core.checkpoint import CheckpointUnavailable
-from tidemill_core.errors import CheckpointError
+from tidemill_core.errors import CheckpointError, ConfigError
 
-from tidemill_sync.manifest import PAGE_ROWS, RunRecord
+from tidemill_sync.manifests._base import PAGE_ROWS, RunRecord, entry_of_row, run_of_row
 from tidemill_sync.plan import Entry
 
 _SCHEMA = """
@@ -29,6 +29,14 @@ CREATE TABLE IF NOT EXISTS sync_run (
 );
 """
 _ENTRY = "key, size_bytes, source_etag, target_etag"
+
+
+def open_sqlite(url: str) -> SqliteManifest:
+    """Open ``sqlite:///path``; three slashes begin a relative path, four an absolute one."""
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path:
+        raise ConfigError(f"a manifest in SQLite needs a path, such as sqlite:///state/sync.db, not {url!r}")
+    return SqliteManifest(Path(path))
 
 
 class SqliteManifest:
@@ -71,7 +79,7 @@ class SqliteManifest:
         while True:
             with self._asking() as connection:
                 rows = connection.execute(statement, (job, last if last is not None else "")).fetchall()
-            yield from map(_entry, rows)
+            yield from map(entry_of_row, rows)
             if len(rows) < PAGE_ROWS:
                 return
             last = rows[-1][0]
@@ -81,7 +89,7 @@ class SqliteManifest:
         with self._asking() as connection:
             statement = f"SELECT {_ENTRY} FROM sync_entry WHERE job = ? AND key = ?"
             row = connection.execute(statement, (job, key)).fetchone()
-        return _entry(row) if row else None
+        return entry_of_row(row) if row else None
 
     def save(self, job: str, entries: Iterable[Entry], forget: Iterable[str] = ()) -> None:
         """Write notes, and drop some, in one transaction."""
@@ -111,7 +119,7 @@ class SqliteManifest:
             rows = connection.execute(
                 f"SELECT {columns} FROM sync_run ORDER BY started_at DESC LIMIT ?", (limit,)
             ).fetchall()
-        return [run_record(row) for row in rows]
+        return [run_of_row(row) for row in rows]
 
     def close(self) -> None:
         """Close the file."""
@@ -125,14 +133,3 @@ class SqliteManifest:
                 yield self._connection
             except sqlite3.OperationalError as error:
                 raise CheckpointUnavailable(str(self.path), str(error)) from error
-
-
-def run_record(row: tuple[str, str, str, str, str, float, float | None, str]) -> RunRecord:
-    """Read a row of ``sync_run``."""
-    names = ("run_id", "job", "source", "target", "state", "started_at", "ended_at")
-    return RunRecord(**dict(zip(names, row[:-1], strict=True)), result=json.loads(row[-1]))  # type: ignore[arg-type]
-
-
-def _entry(row: tuple[str, int, str | None, str | None]) -> Entry:
-    key, size, source_etag, target_etag = row
-    return Entry(key=key, size_bytes=size, source_etag=source_etag, target_etag=target_etag)
