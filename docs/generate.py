@@ -15,7 +15,8 @@ import click
 from pydantic import BaseModel
 from tidemill_core.cli import cli
 from tidemill_core.plugins import Registry
-from tidemill_core.settings import PREFIX, Settings, StorageOptions
+from tidemill_core.settings import Settings, StorageOptions
+from tidemill_core.variables import FILE_SUFFIX, PREFIX, declared
 
 HERE = Path(__file__).parent / "reference"
 CONFIGS: Registry[type[BaseModel]] = Registry("tidemill.config", "configuration")
@@ -29,14 +30,27 @@ def pages() -> dict[str, str]:
 
 
 def settings_page() -> str:
-    """List every `TIDEMILL_*` variable."""
-    lines = [NOTE, "# Settings", "", "Environment variables; unset means the embedded default.", ""]
-    lines += ["| variable | default | meaning |", "|---|---|---|"]
-    for model, skipped in ((Settings, {"storage"}), (StorageOptions, set[str]())):
-        for name, field in model.model_fields.items():
-            if name not in skipped:
-                default = "" if field.default is None else f"`{field.default}`"
-                lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {_cell(field.description)} |")
+    """List every `TIDEMILL_*` variable: the settings, then what each part reads or sets besides."""
+    intro = (
+        "Environment variables; unset means the embedded default. A `TIDEMILL_*` variable that no part declares is "
+        "refused\n(exit code 3), with the nearest one there is. A secret can also be in a file, which the second name "
+        "in its row gives."
+    )
+    lines = [NOTE, "# Settings", "", intro, "", "| variable | default | meaning |", "|---|---|---|"]
+    defaults = {
+        f"{PREFIX}{name.upper()}": field.default
+        for model in (Settings, StorageOptions)
+        for name, field in model.model_fields.items()
+    }
+    part = "core"
+    for each, variable in sorted(declared(), key=lambda pair: pair[0] != "core"):
+        if each != part:
+            part = each
+            lines += ["", f"## {part}", "", "| variable | default | meaning |", "|---|---|---|"]
+        default = defaults.get(variable.name)
+        shown = "" if default is None else f"`{default}`"
+        names = f"`{variable.name}`" + (f", `{variable.name}{FILE_SUFFIX}`" if variable.is_secret else "")
+        lines.append(f"| {names} | {shown} | {_cell(variable.text)} |")
     return "\n".join([*lines, ""])
 
 

@@ -37,7 +37,9 @@ class LazyGroup(click.Group):
 def cli(verbose: int, log_format: str | None) -> None:
     """Build, run and watch data pipelines around Dagster."""
     from tidemill_core.telemetry import configure_logging
+    from tidemill_core.variables import refuse_unknown
 
+    refuse_unknown()
     configure_logging(verbosity=verbose, format=log_format)
 
 

@@ -1,20 +1,21 @@
 """What the environment says: `TIDEMILL_*` variables, and nothing else, choose the servers.
 
-Unset means the embedded default. The same names are documented in docs/reference/settings.md.
+Unset means the embedded default; a variable that nothing reads is refused. A secret may also be in
+a file: ``TIDEMILL_POSTGRES_URL_FILE`` names it. The names are documented in docs/reference/settings.md.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, get_args
 
 from pydantic import Field, SecretStr, ValidationError
 
 from tidemill_core.config import Config
 from tidemill_core.errors import ConfigError
-
-PREFIX = "TIDEMILL_"
+from tidemill_core.variables import PREFIX, Variable, read_secret, refuse_unknown
 
 
 class StorageOptions(Config):
@@ -75,12 +76,13 @@ class Settings(Config):
         """Read the settings from `env` (default: this process's environment).
 
         Raises:
-            ConfigError: A value is out of its bounds; names the variable.
+            ConfigError: A value is out of its bounds, a secret's file cannot be read, or a variable
+                is one that nothing reads; names the variable.
         """
         env = os.environ if env is None else env
-        given = {name.removeprefix(PREFIX).lower(): value for name, value in env.items() if name.startswith(PREFIX)}
-        storage = {name: given[name] for name in StorageOptions.model_fields if given.get(name)}
-        own = {name: given[name] for name in cls.model_fields if name != "storage" and given.get(name)}
+        refuse_unknown(env)
+        storage = {name: value for name in StorageOptions.model_fields if (value := _read(StorageOptions, name, env))}
+        own = {name: value for name in cls.model_fields if name != "storage" and (value := _read(cls, name, env))}
         try:
             return cls(**own, storage=StorageOptions(**storage))
         except ValidationError as error:
@@ -94,3 +96,39 @@ class Settings(Config):
     def mirror(self) -> str:
         """URL of the lake's mirror."""
         return self.mirror_url or (self.home.absolute() / "mirror").as_uri()
+
+
+def _is_secret(model: type[Config], name: str) -> bool:
+    return SecretStr in get_args(model.model_fields[name].annotation)
+
+
+def _read(model: type[Config], name: str, env: Mapping[str, str]) -> Any:
+    """Take a field's variable, and a secret's file; an empty variable is an unset one."""
+    variable = f"{PREFIX}{name.upper()}"
+    return read_secret(variable, env) if _is_secret(model, name) else env.get(variable)
+
+
+def _variables(model: type[Config]) -> Iterator[Variable]:
+    for name, field in model.model_fields.items():
+        if name != "storage":
+            text = " ".join((field.description or "").split())
+            yield Variable(name=f"{PREFIX}{name.upper()}", text=text, is_secret=_is_secret(model, name))
+
+
+VARIABLES: tuple[Variable, ...] = (
+    *_variables(Settings),
+    *_variables(StorageOptions),
+    Variable(name="TIDEMILL_SERVICES_DIR", text="Folder of fetched server programs; unset means the user's cache."),
+    Variable(name="TIDEMILL_DAGS", text="File or folder in which DAGs are found by name; unset means ``dags``."),
+    Variable(name="TIDEMILL_DAG", text="Set for a task's command: the DAG."),
+    Variable(name="TIDEMILL_TASK", text="Set for a task's command: the task."),
+    Variable(name="TIDEMILL_RUN_ID", text="Set for a task's command: the run, which lineage is recorded for."),
+    Variable(name="TIDEMILL_PARTITION", text="Set for a task's command: the partition's key, in a partitioned run."),
+    Variable(name="TIDEMILL_OUTPUTS", text="Set for a task's command: the file that its outputs are written to."),
+    Variable(name="TIDEMILL_PARAM_*", text="Set for a task's command: each parameter of the run."),
+    Variable(name="TIDEMILL_ID", text="Set for a hook's command: the run."),
+    Variable(name="TIDEMILL_STATUS", text="Set for a hook's command: ``success`` or ``failure``."),
+    Variable(name="TIDEMILL_CHILD_RUN", text="Set for the process in which a task runs another DAG."),
+    Variable(name="TIDEMILL_DAGSTER_POSTGRES_PASSWORD", text="Set from ``TIDEMILL_DAGSTER_POSTGRES_URL``."),
+)
+"""What core reads, or sets for the processes it starts."""

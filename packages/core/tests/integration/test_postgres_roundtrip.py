@@ -134,7 +134,7 @@ def _same(expected, found):
 
 
 @settings(
-    max_examples=int(os.environ.get("TIDEMILL_EXAMPLES", "80")),
+    max_examples=int(os.environ.get("TIDEMILL_TEST_EXAMPLES", "80")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

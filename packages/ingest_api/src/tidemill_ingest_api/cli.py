@@ -8,6 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from tidemill_core.variables import read_secret
+
+from tidemill_ingest_api.variables import STORE as STORE_VARIABLE
 
 if TYPE_CHECKING:
     from tidemill_ingest_api.config import SourceConfig
@@ -15,7 +18,11 @@ if TYPE_CHECKING:
 
 CONFIG = click.argument("config")
 STREAM = click.option("--stream", "streams", multiple=True, help="Only this stream; may be repeated.")
-STORE = click.option("--store", envvar="TIDEMILL_INGEST_STORE", help="sqlite:///file.db or postgresql://...")
+STORE = click.option(
+    "--store",
+    default=lambda: read_secret(STORE_VARIABLE),
+    help=f"sqlite:///file.db or postgresql://...; default ${STORE_VARIABLE}.",
+)
 BASE_URL = click.option("--base-url", help="Use this instead of the configuration's base_url.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 

@@ -158,16 +158,17 @@ def status(*, manifest: str | None, limit: int, as_json: bool) -> None:
 def serve(config_file: str | None, host: str | None, port: int | None, allow: tuple[str, ...]) -> None:
     """Run the sync service: durable jobs and bucket events over HTTP.
 
-    The bearer token is read from the variable TIDEMILL_SYNC_TOKEN.
+    The bearer token is read from the variable TIDEMILL_SYNC_TOKEN, or the file that
+    TIDEMILL_SYNC_TOKEN_FILE names.
     """
-    import os
-
     from pydantic import SecretStr
+    from tidemill_core.variables import read_secret
 
     from tidemill_sync.api.serve import serve as run_service
     from tidemill_sync.config import ServeConfig
+    from tidemill_sync.variables import TOKEN
 
-    token = os.environ.get("TIDEMILL_SYNC_TOKEN")
+    token = read_secret(TOKEN)
     given = {"host": host, "port": port, "allow": allow or None, "token": SecretStr(token) if token else None}
     run_service(_merged(ServeConfig, config_file, given))
 

@@ -1,0 +1,10 @@
+"""The variables of the environment that sync reads."""
+
+from tidemill_core.variables import Variable
+
+TOKEN = "TIDEMILL_SYNC_TOKEN"  # noqa: S105 - the name of a variable
+VARIABLES = (
+    Variable(
+        name=TOKEN, text="Bearer token that `tidemill sync serve` asks for; unset means none is asked.", is_secret=True
+    ),
+)
