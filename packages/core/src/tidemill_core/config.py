@@ -44,6 +44,7 @@ class Config(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
         ser_json_timedelta="float",
     )
 

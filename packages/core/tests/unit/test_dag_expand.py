@@ -10,7 +10,7 @@ from tidemill_core.dag.errors import BadOutputs
 from tidemill_core.dag.expand import is_fan_out, run_time_copies, steps
 from tidemill_core.dag.spec import DagSpec, TaskSpec
 
-VALUES = st.one_of(st.text(max_size=80), st.integers(), st.booleans(), st.floats(allow_nan=False))
+VALUES = st.one_of(st.text(max_size=80), st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
 LISTS = st.lists(VALUES, max_size=5)
 
 

@@ -99,6 +99,40 @@ def test_json_holds_the_same_schema(tmp_path: Path) -> None:
             dag_of("{name: a, run: x, asset_key: r/x}", "{name: b, run: x, asset_key: [r, x]}"),
             "is made by task 'a' already",
         ),
+        (
+            dag_of("{name: a, run: x}", "{name: b, run: x, asset_key: d/a}"),
+            "4: asset 'd/a' is made by task 'a' already",
+        ),
+        (
+            dag_of("{name: a, run: x, matrix: {m: [x, y]}}", "{name: b, run: x, asset_key: d/a__y}"),
+            "'d/a__y' is made by",
+        ),
+        (dag_of("{name: a, run: x, deps: [d/a]}"), "reads an asset that it makes itself"),
+        (
+            dag_of("{name: a, run: x, deps: [d/b]}", "{name: b, run: x, needs: [a]}"),
+            "circle, by needs and deps: a -> b -> a",
+        ),
+        (
+            dag_of("{name: a, run: x}", head="partitions: {type: daily, start: '01/02/2024'}\n"),
+            "2: '01/02/2024' is no time",
+        ),
+        (
+            dag_of("{name: a, run: x}", head="partitions: {type: daily, start: '2024-02-01', end: '2024-01-01'}\n"),
+            "must be after the start",
+        ),
+        (dag_of("{name: a, run: x}", head="partitions: {type: static, keys: [a, a]}\n"), "'a' is there twice"),
+        (dag_of("{name: a, run: x, pool: a b}"), "3: 'a b' is no pool"),
+        (dag_of("{name: a, run: x, group: 'my group!'}"), "3: 'my group!' is no group"),
+        (dag_of("{name: a, run: x, owners: [nobody]}"), "3: 'nobody' is no owner"),
+        (dag_of("{name: a, run: x, tags: {dagster/priority: high}}"), "'high' is no whole number"),
+        (
+            dag_of("{name: a, run: x, pool: '${params.n}'}", head="params: {n: {default: x}}\n"),
+            "only ${matrix.name} is",
+        ),
+        (dag_of("{name: a, run: x, matrix: {m: [a, b c]}, pool: 'p${matrix.m}'}"), "for a__b_c: 'pb c' is no pool"),
+        (dag_of("{name: a, run: x, timeout_s: .inf}"), "finite number"),
+        ("name: import\ntasks: [{name: a, run: x}]\n", "1: 'import' is a word that Dagster or Python keeps"),
+        ("# nothing here\n", "the file is empty"),
         (dag_of("{name: a, run: x, retry: -1}"), "greater than or equal to 0"),
         (dag_of("{name: 'a b', run: x}"), "3: String should match pattern"),
         (
@@ -200,6 +234,32 @@ def test_callable_beside_the_file_is_found_and_its_arguments_are_checked(tmp_pat
     assert any("the callable wants int, this is str" in each for each in found)
     assert any("the callable takes no 'c'" in each for each in found)
     assert any("the callable needs a" in each for each in found)
+
+
+def test_a_misspelt_callable_is_found_whatever_texts_and_local_names_its_module_has(tmp_path: Path) -> None:
+    (tmp_path / "wordy.py").write_text(
+        "NAMES = {'laod': 'text'}\n\ndef load():\n    laod = 1\n    return laod\n\nclass Loader:\n    def laod(self): ...\n"
+    )
+    (tmp_path / "lazy_words.py").write_text("NAMES = ['load']\n\ndef __getattr__(name):\n    return print\n")
+    (tmp_path / "d.yaml").write_text(dag_of("{name: a, call: 'wordy:laod'}"))
+    (tmp_path / "e.yaml").write_text(dag_of("{name: a, call: 'lazy_words:anything'}"))
+
+    with pytest.raises(ConfigFaults, match="module 'wordy' has no 'laod'; did you mean 'load'"):
+        load_dags(tmp_path / "d.yaml")
+    assert load_dags(tmp_path / "e.yaml")
+
+
+def test_an_asset_or_a_step_of_two_dags_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: a\ntasks: [{name: b__c, run: x}, {name: d, run: x, asset_key: raw/x}]\n")
+    (tmp_path / "b.yaml").write_text("name: a__b\ntasks: [{name: c, run: x}, {name: e, run: x, asset_key: raw/x}]\n")
+
+    with pytest.raises(ConfigFaults) as refused:
+        load_dags(tmp_path)
+
+    told = str(refused.value)
+    assert "b.yaml:2" in told
+    assert "asset 'raw/x' is made by DAG 'a' already" in told
+    assert "its step 'a__b__c' is also one of DAG 'a'" in told
 
 
 def test_dag_made_in_python_is_checked_alike() -> None:

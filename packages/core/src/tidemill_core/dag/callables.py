@@ -144,18 +144,26 @@ def module_tree(module: str, folder: str) -> ast.Module | None:
 
 
 def top_names(tree: ast.Module) -> set[str]:
-    """Names a module gives: definitions, imports, assignments, and texts of ``__all__`` and lazy tables."""
+    """Names a module gives: what its own statements define, import and assign, not what its functions do.
+
+    Where names are looked up lazily (a module-level ``__getattr__``), the identifiers among its texts count, too.
+    """
     names: set[str] = set()
-    for node in ast.walk(tree):
+    texts: set[str] = set()
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
+            continue  # what is inside is not the module's
+        if isinstance(node, ast.Import | ast.ImportFrom):
             names.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-            names.add(node.value)
-    return names
+            texts.add(node.value)
+        waiting += ast.iter_child_nodes(node)
+    return names | texts if "__getattr__" in names else names
 
 
 def _beside(module: str, folder: str) -> str:

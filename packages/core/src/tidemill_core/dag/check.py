@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from tidemill_core.config import ConfigFault, Document, Place, dotted
+from tidemill_core.config import ConfigFault
+from tidemill_core.dag.asset_keys import asset_faults
 from tidemill_core.dag.callables import find_callable, find_component, wrong_arguments
 from tidemill_core.dag.expand import combinations, step_name
 from tidemill_core.dag.graph import cycles, draw_cycle, reach
+from tidemill_core.dag.names import check_key, check_pool, check_tags
 from tidemill_core.dag.params import check_value
+from tidemill_core.dag.raw import RawDag, RawTask
 from tidemill_core.dag.shell import misplaced, shell_references, unsuitable, variable
 from tidemill_core.dag.spec import ParamSpec, TaskSpec
 from tidemill_core.dag.template import (
@@ -28,11 +29,11 @@ from tidemill_core.dag.template import (
     TemplateError,
     condition_references,
     references,
+    render,
     state_words,
 )
 from tidemill_core.plugins import did_you_mean
 
-KeyPath = tuple[str | int, ...]
 _WORK = ("run", "call", "use", "dag")
 _ONLY_WITH = {
     "with": ("use",),
@@ -46,53 +47,18 @@ _ONLY_WITH = {
     "outputs": ("run", "call", "dag"),
 }
 _TEMPLATES = ("run", "with", "arguments", "env", "cwd", "matrix", "params")
+_FILLED: Mapping[str, Callable[[Any], Any]] = {
+    "pool": check_pool,
+    "tags": check_tags,
+    "asset_key": check_key,
+    "deps": lambda deps: [check_key(each) for each in deps],
+}
+"""Texts in which only `${matrix.name}` is known, and what Dagster wants of them."""
+_PLAIN = ("group", "kinds", "owners")
+_MOST_KINDS = 3
+_CONCURRENCY = "dagster/concurrency_key"
 _ONCE = ("asset_key", "tags", "pool", "deps", "description", "when")
 """What a task has once, however many copies a list makes at run time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawTask:
-    """A task as its file has it."""
-
-    value: Mapping[str, Any]
-    document: Document
-    path: KeyPath
-
-    @property
-    def name(self) -> str:
-        """Its name, or an empty text."""
-        name = self.value.get("name")
-        return name if isinstance(name, str) else ""
-
-    @property
-    def needs(self) -> list[str]:
-        """The names it needs, as far as they are texts."""
-        needs = self.value.get("needs")
-        return [need for need in needs if isinstance(need, str)] if isinstance(needs, list | tuple) else []
-
-    def place(self, *rest: str | int) -> Place:
-        """Where a part of it stands."""
-        return self.document.place((*self.path, *rest))
-
-    def fault(self, message: str, *rest: str | int) -> ConfigFault:
-        """Say what is wrong with a part of it."""
-        return ConfigFault(self.place(*rest), dotted((*self.path, *rest)), message)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawDag:
-    """A DAG as its files have it: own document, and tasks and parameters of all."""
-
-    value: Mapping[str, Any]
-    document: Document
-    tasks: tuple[RawTask, ...]
-    params: Mapping[str, tuple[Any, Document, KeyPath]]
-    folder: Path | None
-
-    @property
-    def by_name(self) -> dict[str, RawTask]:
-        """The tasks by name; of duplicates the first."""
-        return {task.name: task for task in reversed(self.tasks) if task.name}
 
 
 def faults(dag: RawDag) -> list[ConfigFault]:
@@ -106,7 +72,9 @@ def faults(dag: RawDag) -> list[ConfigFault]:
         _triggers,
         _matrices,
         _params,
-        _asset_keys,
+        asset_faults,
+        _filled,
+        _limits,
         _templates,
         _shell_lines,
         _callables,
@@ -226,23 +194,34 @@ def _params(dag: RawDag) -> Iterator[ConfigFault]:
             yield ConfigFault(document.place((*path, "default")), f"params.{name}.default", f"the default {error}")
 
 
-def _asset_keys(dag: RawDag) -> Iterator[ConfigFault]:
-    first: dict[str, RawTask] = {}
+def _filled(dag: RawDag) -> Iterator[ConfigFault]:
+    """Check what the copies of a matrix make of texts that Dagster is particular about."""
     for task in dag.tasks:
-        key = task.value.get("asset_key")
-        if not key:
+        matrix = task.value.get("matrix")
+        if not task.has_copies or not isinstance(matrix, Mapping):
             continue
-        text = key if isinstance(key, str) else "/".join(map(str, key))
-        if text in first:
-            yield task.fault(f"asset {text!r} is made by task {first[text].name!r} already", "asset_key")
-        elif _has_copies(task) and "${matrix." not in text:
-            yield task.fault("all copies would make the same asset; put ${matrix.name} into the key", "asset_key")
-        first.setdefault(text, task)
+        bare = TaskSpec.model_construct(name=task.name, matrix=dict(matrix))
+        for key, check in _FILLED.items():
+            if not any(parts[0] == "matrix" for parts in references(task.value.get(key))):
+                continue
+            for values in combinations(bare):
+                try:
+                    check(render(task.value[key], {"matrix": values}, partial=True))
+                except (ValueError, TypeError, TemplateError) as error:
+                    yield task.fault(f"for {step_name(task.name, values)}: {error}", key)
+                    break
 
 
-def _has_copies(task: RawTask) -> bool:
-    matrix = task.value.get("matrix")
-    return bool(matrix) and isinstance(matrix, Mapping) and not any(isinstance(each, str) for each in matrix.values())
+def _limits(dag: RawDag) -> Iterator[ConfigFault]:
+    """Check what Dagster counts or compares on a task."""
+    for task in dag.tasks:
+        kinds, tags = task.value.get("kinds"), task.value.get("tags")
+        if task.value.get("kind") == "op" and isinstance(kinds, list | tuple) and len({*kinds, "op"}) > _MOST_KINDS:
+            yield task.fault("an op has the kind `op` already, so it takes two more", "kinds")
+        own = tags.get(_CONCURRENCY) if isinstance(tags, Mapping) else None
+        pool = task.value.get("pool")
+        if own and pool and own != pool:
+            yield task.fault(f"the tag {_CONCURRENCY} says {own!r}, the pool is {pool!r}; leave the tag out", "tags")
 
 
 def _templates(dag: RawDag) -> Iterator[ConfigFault]:
@@ -262,21 +241,37 @@ def _templates(dag: RawDag) -> Iterator[ConfigFault]:
 
 
 def _references(task: RawTask) -> Iterator[tuple[str, tuple[str, ...] | ConfigFault]]:
+    yield from _early_references(task)
     for key in _TEMPLATES:
         for parts in references(task.value.get(key)):
             yield key, parts
     condition = task.value.get("when")
     if isinstance(condition, str):
         try:
-            for parts in condition_references(condition):
-                if parts not in (("true",), ("false",)):
-                    yield "when", parts
-            for word in state_words(condition):
-                if word not in TASK_STATES:
-                    message = f"{word!r} is no state of a task{did_you_mean(word, list(TASK_STATES))}"
-                    yield "when", task.fault(f"{message}; known: {', '.join(TASK_STATES)}", "when")
+            yield from _of_condition(task, condition)
         except TemplateError as error:
             yield "when", task.fault(str(error), "when")
+
+
+def _of_condition(task: RawTask, condition: str) -> Iterator[tuple[str, tuple[str, ...] | ConfigFault]]:
+    for parts in condition_references(condition):
+        if parts not in (("true",), ("false",)):
+            yield "when", parts
+    for word in state_words(condition):
+        if word not in TASK_STATES:
+            message = f"{word!r} is no state of a task{did_you_mean(word, list(TASK_STATES))}"
+            yield "when", task.fault(f"{message}; known: {', '.join(TASK_STATES)}", "when")
+
+
+def _early_references(task: RawTask) -> Iterator[tuple[str, tuple[str, ...] | ConfigFault]]:
+    """References in texts that are read before the run, where nothing but a matrix of the file is known."""
+    for key in (*_FILLED, *_PLAIN):
+        for parts in references(task.value.get(key)):
+            if parts[0] == "matrix" and key in _FILLED:
+                yield key, parts
+            else:
+                known = "only ${matrix.name} is" if key in _FILLED else "nothing is"
+                yield key, task.fault(f"${{{'.'.join(parts)}}}: {known} filled in here", key)
 
 
 def _wrong_reference(  # noqa: PLR0911 - one return per scope

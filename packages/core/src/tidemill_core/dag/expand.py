@@ -139,6 +139,19 @@ def outputs_read(task: TaskSpec, *more: Any) -> set[str]:
     return found
 
 
+def op_name(dag: str, step: str) -> str:
+    """Name of a step's op, which is its step key in Dagster."""
+    return f"{dag}__{step}"
+
+
+def asset_path(dag: str, step: Step) -> tuple[str, ...]:
+    """Path of the asset that a `run`, `call` or `dag` step makes."""
+    given = step.task.asset_key
+    if given is None:
+        return (dag, step.name)
+    return tuple(given.split("/") if isinstance(given, str) else given)
+
+
 def with_defaults(task: TaskSpec, defaults: TaskDefaults) -> TaskSpec:
     """Fill what the task leaves open from the DAG's defaults."""
     return task.model_copy(

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from tidemill_core.config import ConfigFault, ConfigFaults, Document, Place, load_documents
 from tidemill_core.config import faults_of as model_faults
-from tidemill_core.dag.check import RawDag, RawTask
 from tidemill_core.dag.check import faults as dag_faults
+from tidemill_core.dag.expand import asset_path, op_name, steps
 from tidemill_core.dag.nested import Child, Siblings, nested_faults
+from tidemill_core.dag.raw import RawDag, RawTask
 from tidemill_core.dag.spec import DagSpec, Fragment
 from tidemill_core.errors import ConfigError
 
@@ -62,6 +63,10 @@ def load_dags(path: Path | str, *, env: Mapping[str, str] | None = None) -> list
         except ConfigFaults as wrong:
             faults += wrong.faults
             continue
+        if not documents:
+            faults.append(
+                ConfigFault(Place(str(file), 1), "", "the file is empty; a DAG is a mapping with name and tasks")
+            )
         for document in documents:
             try:
                 dags.append(loaded_dag(document, file=file, env=env, siblings=siblings))
@@ -221,9 +226,34 @@ def _raw(document: Document, included: Sequence[Document], folder: Path | None) 
 
 
 def _duplicates(dags: Sequence[LoadedDag]) -> Iterator[ConfigFault]:
+    """Find DAGs, assets and steps that Dagster would see twice, in one code location."""
     first: dict[str, LoadedDag] = {}
+    assets: dict[tuple[str, ...], LoadedDag] = {}
+    ops: dict[str, LoadedDag] = {}
     for dag in dags:
         if dag.spec.name in first:
             where = first[dag.spec.name].place
             yield ConfigFault(dag.place, "name", f"DAG {dag.spec.name!r} is there already, at {where}")
-        first.setdefault(dag.spec.name, dag)
+            continue
+        first[dag.spec.name] = dag
+        if len(dags) > 1:
+            yield from _made_by_others(dag, assets, ops)
+
+
+def _made_by_others(
+    dag: LoadedDag, assets: dict[tuple[str, ...], LoadedDag], ops: dict[str, LoadedDag]
+) -> Iterator[ConfigFault]:
+    for step in steps(dag.spec):
+        place = dag.task_places.get(step.task.name, dag.place)
+        if step.task.use is None and dag.spec.kind == "asset":
+            key = asset_path(dag.spec.name, step)
+            other = assets.setdefault(key, dag)
+            if other is not dag:
+                name = "/".join(key)
+                message = f"asset {name!r} is made by DAG {other.spec.name!r} already, at {other.place}"
+                yield ConfigFault(place, f"task {step.name}: asset_key", message)
+        op = op_name(dag.spec.name, step.name)
+        other = ops.setdefault(op, dag)
+        if other is not dag:
+            message = f"its step {op!r} is also one of DAG {other.spec.name!r}, at {other.place}; rename one"
+            yield ConfigFault(place, f"task {step.name}: name", message)

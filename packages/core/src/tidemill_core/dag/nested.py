@@ -14,7 +14,7 @@ from tidemill_core.plugins import did_you_mean
 
 if TYPE_CHECKING:
     from tidemill_core.config import ConfigFault, Document
-    from tidemill_core.dag.check import RawTask
+    from tidemill_core.dag.raw import RawTask
 
 Read = Callable[[Path], Sequence["Document"]]
 Files = Callable[[Path], Sequence[Path]]

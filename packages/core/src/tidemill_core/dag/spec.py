@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from tidemill_core.config import Config
 from tidemill_core.dag.cron import check_crons, check_timezone
+from tidemill_core.dag.names import (
+    AssetKeyText,
+    Group,
+    KindName,
+    Owner,
+    Pool,
+    Tags,
+    check_job,
+    check_partition_keys,
+    check_partition_time,
+)
 
 Scalar: TypeAlias = str | int | float | bool
 JsonValue: TypeAlias = Any  # whatever YAML and JSON can hold; the callable or component checks it
@@ -84,6 +95,16 @@ class TimePartitions(Config):
 
     _timezone = field_validator("timezone")(check_timezone)
 
+    @field_validator("start", "end")
+    @classmethod
+    def _times(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and "type" in info.data:
+            moment = check_partition_time(value, info.data["type"])
+            start = info.data.get("start") if info.field_name == "end" else None
+            if start is not None and moment <= check_partition_time(start, info.data["type"]):
+                raise ValueError(f"the end {value!r} must be after the start {start!r}")
+        return value
+
 
 class StaticPartitions(Config):
     """A fixed list of partitions."""
@@ -92,6 +113,8 @@ class StaticPartitions(Config):
     """Marks a fixed list."""
     keys: tuple[str, ...] = Field(min_length=1)
     """The partition keys, in order."""
+
+    _keys = field_validator("keys")(check_partition_keys)
 
 
 Partitions: TypeAlias = Annotated[TimePartitions | StaticPartitions, Field(discriminator="type")]
@@ -149,9 +172,9 @@ class TaskDefaults(Config):
     """Retry rule, or just the number of retries."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds a task may take."""
-    pool: str | None = None
+    pool: Pool | None = None
     """Concurrency pool."""
-    tags: dict[str, str] = Field(default={})
+    tags: Tags = Field(default={})
     """Tags added to each task."""
     env: dict[str, str] = Field(default={})
     """Environment variables added for commands."""
@@ -194,13 +217,13 @@ class TaskSpec(Config):
     """Seconds the task may take; then it fails."""
     needs: tuple[str, ...] = ()
     """Tasks that must be done first."""
-    deps: tuple[str | tuple[str, ...], ...] = ()
+    deps: tuple[AssetKeyText, ...] = ()
     """Asset keys from elsewhere that it reads (`raw/weather` or a list)."""
     retry: RetrySpec | RetryCount | None = None
     """Retry rule, or just the number of retries."""
-    pool: str | None = None
+    pool: Pool | None = None
     """Concurrency pool whose slots it takes."""
-    tags: dict[str, str] = Field(default={})
+    tags: Tags = Field(default={})
     """Tags of the step; `dagster/priority` orders ready tasks."""
     when: str | None = None
     """Condition, such as `params.full and outputs.extract.rows > 0` or `tasks.load.state == 'failed'`;
@@ -219,13 +242,13 @@ class TaskSpec(Config):
     """Names of values it returns, for `${outputs.task.name}` in later tasks."""
     kind: Kind | None = None
     """`asset` (the default) or `op`, a side effect without data."""
-    asset_key: str | tuple[str, ...] | None = None
+    asset_key: AssetKeyText | None = None
     """Key of the asset it makes, `raw/weather` or a list; unset means `[dag, task]`."""
-    group: str | None = None
+    group: Group | None = None
     """Asset group; unset means the DAG's name."""
-    kinds: tuple[str, ...] = Field(default=(), max_length=3)
+    kinds: tuple[KindName, ...] = Field(default=(), max_length=3)
     """Technologies shown on the asset, such as `python` or `postgres`."""
-    owners: tuple[str, ...] = ()
+    owners: tuple[Owner, ...] = ()
     """Owners of the asset: e-mail addresses or `team:name`."""
     executor: Literal["multiprocess"] | None = None
     """`multiprocess`: this callable runs in a process of its own (work that needs CPU)."""
@@ -265,7 +288,7 @@ class Fragment(Config):
 class DagSpec(Config):
     """A DAG: tasks, their order, and how they run."""
 
-    name: Identifier
+    name: Annotated[Identifier, AfterValidator(check_job)]
     """Name of the DAG and of its Dagster job."""
     description: str = ""
     """What it is for."""
@@ -285,7 +308,7 @@ class DagSpec(Config):
     """Sensors to load with it, `package.module:sensor`."""
     partitions: Partitions | None = None
     """Partitions of its assets."""
-    tags: dict[str, str] = Field(default={})
+    tags: Tags = Field(default={})
     """Tags of every run."""
     hooks: Hooks = Hooks()
     """What to do when a run has ended."""

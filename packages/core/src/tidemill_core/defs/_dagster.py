@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager as LocalComputeLogManager
     from dagster._core.storage.tags import PARENT_RUN_ID_TAG as PARENT_RUN_ID_TAG
     from dagster._utils.error import serializable_error_info_from_exc_info as serializable_error_info_from_exc_info
+    from dagster._utils.schedules import is_valid_cron_schedule as is_valid_cron_schedule
     from dagster._utils.schedules import schedule_execution_time_iterator as schedule_execution_time_iterator
     from dagster_shared.error import SerializableErrorInfo as SerializableErrorInfo
     from dagster_shared.yaml_utils.source_position import SourcePositionTree as SourcePositionTree
@@ -105,6 +106,7 @@ PLACES: dict[str, str] = {
     "get_retries_config": "dagster._core.execution.retries",
     "get_step_dependency_config_field": "dagster._core.execution.step_dependency_config",
     "get_tag_concurrency_limits_config": "dagster._core.execution.tags",
+    "is_valid_cron_schedule": "dagster._utils.schedules",
     "raise_execution_interrupts": "dagster._core.errors",
     "redirect_stream": "dagster._core.execution.compute_logs",
     "redirect_to_file": "dagster._core.execution.compute_logs",

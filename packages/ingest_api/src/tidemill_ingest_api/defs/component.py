@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import dagster as dg
+from tidemill_core.dag.cron import CronLine, TimeZoneName
 from tidemill_core.defs import ConfigComponent, dagster_errors, materialization
 
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
@@ -17,9 +18,9 @@ POSTGRES = "postgres"
 class IngestConfig(SourceConfig):
     """A source, and when Dagster fetches it."""
 
-    schedule: str | None = None
+    schedule: CronLine | None = None
     """Cron expression of a schedule over all streams; unset means none."""
-    timezone: str = "UTC"
+    timezone: TimeZoneName = "UTC"
     """Time zone of the schedule."""
     deps: tuple[str, ...] = ()
     """Asset keys (parts joined by ``/``) that must be there first."""

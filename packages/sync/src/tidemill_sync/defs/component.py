@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import dagster as dg
 from pydantic import Field
+from tidemill_core.dag.cron import CronLine, TimeZoneName
 from tidemill_core.defs import ConfigComponent, dagster_errors, materialization
 from tidemill_core.storage import ObjectStore, open_store
 
@@ -29,9 +30,9 @@ class SyncAssetConfig(SyncConfig):
     """Description of the asset; unset names the places."""
     check: Literal["etags", "content", "off"] = "etags"
     """The asset check ``verify``: compare listings with what was noted, read every byte of both sides, or none."""
-    schedule: str | None = None
+    schedule: CronLine | None = None
     """Cron expression of a schedule; unset means none."""
-    timezone: str = "UTC"
+    timezone: TimeZoneName = "UTC"
     """Time zone of the schedule."""
     group: str = "sync"
     """Asset group."""

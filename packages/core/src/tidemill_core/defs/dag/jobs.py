@@ -11,7 +11,7 @@ import dagster as dg
 
 from tidemill_core.config import ConfigFault, ConfigFaults
 from tidemill_core.dag.callables import import_callable
-from tidemill_core.dag.expand import Step, steps
+from tidemill_core.dag.expand import Step, asset_path, op_name, steps
 from tidemill_core.dag.load import LoadedDag, load_dags, loaded_dag
 from tidemill_core.dag.params import bind
 from tidemill_core.dag.spec import DagSpec, ParamSpec, StaticPartitions
@@ -145,17 +145,9 @@ def params_key(dag: str) -> str:
     return f"{dag}_params"
 
 
-def op_name(dag: str, step: str) -> str:
-    """Name of a step's op, which is its step key in Dagster."""
-    return f"{dag}__{step}"
-
-
 def asset_key(dag: str, step: Step) -> dg.AssetKey:
     """Key of the asset that a `run` or `call` step makes."""
-    given = step.task.asset_key
-    if given is None:
-        return dg.AssetKey([dag, step.name])
-    return dg.AssetKey(given.split("/") if isinstance(given, str) else list(given))
+    return dg.AssetKey(list(asset_path(dag, step)))
 
 
 def partitions_definition(spec: DagSpec) -> dg.PartitionsDefinition[str] | None:

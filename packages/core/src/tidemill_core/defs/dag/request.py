@@ -7,13 +7,13 @@ from typing import Any
 import dagster as dg
 
 from tidemill_core.config import ConfigFault, ConfigFaults
-from tidemill_core.dag.expand import outputs_read, steps
+from tidemill_core.dag.expand import op_name, outputs_read, steps
 from tidemill_core.dag.graph import dependents, reach
 from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.params import bind
 from tidemill_core.dag.shell import misplaced, shell_references, unsuitable
 from tidemill_core.defs.dag import outputs
-from tidemill_core.defs.dag.jobs import op_name, output_sources
+from tidemill_core.defs.dag.jobs import output_sources
 from tidemill_core.errors import ConfigError
 from tidemill_core.plugins import did_you_mean
 

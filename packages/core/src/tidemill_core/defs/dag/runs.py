@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import dagster as dg
 
+from tidemill_core.dag.expand import op_name
 from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
 from tidemill_core.defs.dag import outputs
-from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, op_name, params_key
+from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, params_key
 from tidemill_core.defs.dag.overlap import CANCEL_TAG, OVERLAP_TAG, Turn, take_turn
 from tidemill_core.defs.dag.request import (
     RunRequest,
