@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, Union, cast, get_args
 
 from tidemill_core.errors import PluginError
 from tidemill_core.extras import missing_extra
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 T = TypeVar("T")
 
@@ -21,6 +24,9 @@ class Registry(Generic[T]):
     Args:
         group: Entry-point group, such as ``tidemill.storage``.
         kind: What one extension is called in messages, such as ``object store``.
+
+    An extension is what opens or makes a thing: a function or a class. One with settings of its own
+    carries their model as the attribute ``config_type``, with a field ``type: Literal["name"]``.
     """
 
     def __init__(self, group: str, kind: str) -> None:
@@ -60,6 +66,54 @@ class Registry(Generic[T]):
             raise PluginError(f"{self.kind} {name!r} ({found.value}) cannot be loaded: {error}") from error
         self._registered[name] = extension
         return extension
+
+    def config_types(self) -> dict[str, type[BaseModel]]:
+        """Collect the settings models of the extensions that have some: their attribute ``config_type``.
+
+        An extension that cannot be loaded (its extra is not installed) is left out; using it says why.
+
+        Returns:
+            Models by the name of the extension.
+
+        Raises:
+            PluginError: A model has no field ``type: Literal["name"]`` of its extension's name.
+        """
+        found: dict[str, type[BaseModel]] = {}
+        for name in self.names():
+            try:
+                model = getattr(self.get(name), "config_type", None)
+            except PluginError:
+                continue
+            if model is not None:
+                self._check_config_type(name, model)
+                found[name] = model
+        return found
+
+    def _check_config_type(self, name: str, model: type[BaseModel]) -> None:
+        field = model.model_fields.get("type")
+        if field is None or name not in get_args(field.annotation):
+            raise PluginError(
+                f"{self.kind} {name!r}: its config_type {model.__module__}.{model.__qualname__} needs the field "
+                f'`type: Literal["{name}"]`, which tells its settings from those of others'
+            )
+
+    def config_union(self) -> Any:
+        """Make the type of a field that holds the settings of any one extension, told apart by ``type``.
+
+        A configuration class that uses it knows every installed extension, also a stranger's: its values are
+        checked with their place in the file, and the JSON schema lists it.
+
+        Raises:
+            PluginError: No extension has settings, or a model lacks its ``type``.
+        """
+        models = tuple(self.config_types().values())
+        if not models:
+            raise PluginError(f"no {self.kind} with settings of its own is installed")
+        if len(models) == 1:
+            return models[0]
+        from pydantic import Field
+
+        return Annotated[Union[models], Field(discriminator="type")]  # noqa: UP007 - made at run time
 
     def _entry_points(self) -> dict[str, list[EntryPoint]]:
         if self._found is None:

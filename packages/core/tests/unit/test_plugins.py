@@ -1,9 +1,12 @@
 """Extensions are found by entry point, loaded when asked for, and a wrong name is helped."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+from tidemill_core.config import Config, ConfigFaults, parse_documents, validate
 from tidemill_core.errors import ConfigError, PluginError
 from tidemill_core.plugins import Registry, did_you_mean
 
@@ -109,3 +112,54 @@ def test_threads_that_ask_at_once_all_find_the_extension(monkeypatch) -> None:
         each.join(10)
 
     assert 2 == len(found)
+
+
+class Fast(Config):
+    type: Literal["fast"]
+    speed: int = 1
+
+
+class Slow(Config):
+    type: Literal["slow"]
+
+
+def opener(model: type[Config]) -> Callable[[Any], Any]:
+    def open_it(config: Any) -> Any:
+        return config
+
+    open_it.config_type = model  # type: ignore[attr-defined]
+    return open_it
+
+
+def test_the_union_of_settings_knows_every_extension_and_its_faults() -> None:
+    registry: Registry[Any] = Registry("test.none", "thing")
+    registry.register("fast", opener(Fast))
+    registry.register("slow", opener(Slow))
+    registry.register("plain", print)
+
+    thing: Any = registry.config_union()
+
+    class Things(Config):
+        things: tuple[thing, ...]
+
+    text = "things:\n  - {type: slow}\n  - type: fast\n    sped: 3\n"
+    with pytest.raises(ConfigFaults, match=r"t\.yaml:4:\d+.*did you mean 'speed'"):
+        validate(parse_documents(text, file="t.yaml")[0], Things)
+    found = validate(parse_documents(text.replace("sped", "speed"), file="t.yaml")[0], Things)
+    assert (Slow(type="slow"), Fast(type="fast", speed=3)) == found.things
+    assert {"Fast", "Slow"} <= set(Things.model_json_schema()["$defs"])
+
+
+def test_settings_without_the_name_of_their_extension_are_refused() -> None:
+    registry: Registry[Any] = Registry("test.none", "thing")
+    registry.register("quick", opener(Fast))
+
+    with pytest.raises(PluginError, match=r"'quick'.*Fast needs the field `type: Literal\[\"quick\"\]`"):
+        registry.config_union()
+
+
+def test_an_extension_that_cannot_be_loaded_does_not_hide_the_others(stranger: Path) -> None:
+    registry: Registry[Any] = Registry("test.things", "thing")
+    registry.register("fast", opener(Fast))
+
+    assert {"fast": Fast} == registry.config_types()
