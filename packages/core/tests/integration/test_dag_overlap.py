@@ -14,10 +14,11 @@ import dagster as dg
 import pytest
 from tidemill_core.dag import DagSpec, LoadedDag, loaded_dag
 from tidemill_core.dag.errors import AnotherRunGoesOn, RunSkipped
-from tidemill_core.defs.dag.locks import FileLock, PostgresLock, lock_for
+from tidemill_core.defs.dag.locks import AllLocks, FileLock, Lock, PostgresLock, lock_for
 from tidemill_core.defs.dag.overlap import OVERLAP_TAG, Turn, take_turn
 from tidemill_core.defs.dag.request import RunRequest
 from tidemill_core.defs.dag.runs import start_dag
+from tidemill_core.settings import Settings
 
 COMMAND = [sys.executable, "-c", "import sys; from tidemill_core.cli import main; main(sys.argv[1:])", "dag"]
 
@@ -87,19 +88,133 @@ def test_lock_is_held_by_one_process_and_freed_when_that_is_killed(
     assert (False, False) == (while_held, while_mine)
 
 
-def test_instance_decides_which_lock_its_runs_share(instance: dg.DagsterInstance, postgres_url: str) -> None:
+def lock_of(instance: dg.DagsterInstance, name: str) -> Lock:
+    """The lock that a run of commands alone takes."""
+    found = lock_for(instance, name, settings=Settings(), shares=False)
+    assert found is not None
+    return found
+
+
+def test_instance_and_warehouse_decide_which_locks_runs_share(
+    instance: dg.DagsterInstance, postgres_url: str, tmp_path: Path
+) -> None:
     url = postgres_url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    embedded = Settings(home=tmp_path)
+    real = Settings(home=tmp_path, postgres_url=postgres_url)
 
     with dg.instance_for_test(overrides={"storage": {"postgres": {"postgres_url": url}}}) as on_postgres:
-        first, second = lock_for(on_postgres, "d"), lock_for(on_postgres, "d")
-        assert isinstance(first, PostgresLock)
-        assert isinstance(second, PostgresLock)
+        first, second = (lock_for(on_postgres, "d", settings=real) for _ in range(2))
+        assert isinstance(first, AllLocks)
+        assert isinstance(second, AllLocks)
+        assert [PostgresLock, PostgresLock] == [type(each) for each in first.locks]
         assert [True, False] == [first.try_take(), second.try_take()]
         first.release()
         second.release()
-    assert isinstance(lock_for(instance, "d"), FileLock)
+
+    def kinds(instance: dg.DagsterInstance, settings: Settings, *, shares: bool = True) -> list[type]:
+        found = lock_for(instance, "d", settings=settings, shares=shares)
+        return [type(each) for each in found.locks] if isinstance(found, AllLocks) else []
+
+    assert [FileLock, FileLock] == kinds(instance, embedded)
+    assert [FileLock, PostgresLock] == kinds(instance, real)
+    assert [FileLock] == kinds(instance, real, shares=False)
+    inside = Settings(home=Path(instance.root_directory).parent)
+    assert [FileLock] == kinds(instance, inside)
     with dg.DagsterInstance.ephemeral() as alone:
-        assert lock_for(alone, "d") is None
+        assert [FileLock] == kinds(alone, embedded)
+        assert [PostgresLock] == kinds(alone, real)
+        assert [] == kinds(alone, real, shares=False)
+
+
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_two_machines_with_an_instance_each_take_turns_at_one_warehouse(
+    tmp_path: Path, is_embedded: bool, request: pytest.FixtureRequest
+) -> None:
+    url = None if is_embedded else request.getfixturevalue("postgres_url")
+    settings = Settings(home=tmp_path / "home", postgres_url=url)
+    homes = [tmp_path / "one", tmp_path / "two"]
+    for home in homes:
+        home.mkdir()
+    with (
+        dg.instance_for_test(temp_dir=str(homes[0])) as one,
+        dg.instance_for_test(temp_dir=str(homes[1])) as two,
+    ):
+        first = lock_for(one, "main", settings=settings)
+        second = lock_for(two, "main", settings=settings)
+        alone = lock_for(two, "main", settings=settings, shares=False)
+        assert first is not None
+        assert second is not None
+        assert alone is not None
+
+        assert first.try_take()
+        while_held = second.try_take()
+        unshared = alone.try_take()  # the negative control: their instances alone do not keep them apart
+        alone.release()
+        first.release()
+        wait_for(second.try_take)
+        second.release()
+
+    assert (False, True) == (while_held, unshared)
+
+
+def cut(postgres_url: str) -> int:
+    """Cut every connection of a lock, as a restart of the server or a firewall does."""
+    import psycopg
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'tidemill lock'"
+        (found,) = connection.execute(query).fetchone() or (0,)
+        return int(found)
+
+
+def test_lock_whose_connection_was_cut_is_taken_again_if_nobody_had_it(postgres_url: str) -> None:
+    lock, other = PostgresLock(postgres_url, "cut"), PostgresLock(postgres_url, "cut")
+    assert lock.try_take()
+    assert lock.is_held()
+
+    assert cut(postgres_url) == 1
+    wait_for(lambda: _answers(lock))
+
+    assert lock.is_held()
+    assert not other.try_take()
+    lock.release()
+    other.release()
+
+
+def _answers(lock: PostgresLock) -> bool:
+    from tidemill_core.errors import PostgresError
+
+    try:
+        return lock.is_held()
+    except PostgresError:
+        return False
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_lock_that_somebody_had_meanwhile_is_lost(postgres_url: str, is_ended: bool) -> None:
+    lock, other = PostgresLock(postgres_url, "stolen"), PostgresLock(postgres_url, "stolen")
+    assert lock.try_take()
+    cut(postgres_url)
+    wait_for(other.try_take)
+    if is_ended:
+        other.release()
+
+    is_held = lock.is_held()
+
+    lock.release()
+    other.release()
+    assert not is_held
+
+
+def test_file_that_was_removed_is_a_lock_lost(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "d.lock")
+    lock.try_take()
+    before = lock.is_held()
+
+    (tmp_path / "d.lock").unlink()
+
+    assert (True, False) == (before, lock.is_held())
+    lock.release()
 
 
 @pytest.mark.parametrize(("overlap", "error"), [("skip", RunSkipped), ("refuse", AnotherRunGoesOn)])
@@ -107,8 +222,7 @@ def test_second_run_is_skipped_or_refused_without_leaving_a_run(
     instance: dg.DagsterInstance, overlap: str, error: type[Exception]
 ) -> None:
     found = dag({"name": "a", "run": "true"}, name=f"second_{overlap}", overlap=overlap)
-    lock = lock_for(instance, found.spec.name)
-    assert lock is not None
+    lock = lock_of(instance, found.spec.name)
     lock.try_take()
 
     with pytest.raises(error, match=found.spec.name):
@@ -130,8 +244,7 @@ def test_run_that_dagster_starts_keeps_to_the_rule_too(
 
     found = dag({"name": "a", "run": f"touch {tmp_path}/ran"}, name=f"launched_{overlap}", overlap=overlap)
     job = definitions_from_dags(found).resolve_job_def(found.spec.name)
-    lock = lock_for(instance, found.spec.name)
-    assert lock is not None
+    lock = lock_of(instance, found.spec.name)
     lock.try_take()
 
     held = _executed(job, instance)
@@ -163,8 +276,7 @@ def test_only_dags_that_wait_are_limited_by_the_run_queue() -> None:
 
 
 def test_waiting_run_says_so_once_and_can_be_interrupted(instance: dg.DagsterInstance) -> None:
-    lock = lock_for(instance, "patient")
-    assert lock is not None
+    lock = lock_of(instance, "patient")
     lock.try_take()
     said: list[str] = []
     pauses = iter([None, None, KeyboardInterrupt()])
@@ -176,7 +288,7 @@ def test_waiting_run_says_so_once_and_can_be_interrupted(instance: dg.DagsterIns
 
     with (
         pytest.raises(KeyboardInterrupt),
-        take_turn(instance, Turn(dag="patient", overlap="wait"), say=said.append, pause=pause),
+        take_turn(instance, Turn(dag="patient", overlap="wait", shares=False), say=said.append, pause=pause),
     ):
         pass
     lock.release()
@@ -323,3 +435,59 @@ def test_run_of_another_machine_is_cancelled_by_a_tag_that_its_heartbeat_reads(t
 
     assert (130, "canceled") == (first.returncode, json.loads(older)["state"])
     assert (0, "done") == (second.returncode, json.loads(newer)["state"])
+
+
+CALLS = """
+name: {name}
+overlap: wait
+tasks:
+  - {{name: a, call: "tasks_of_test:wait"}}
+"""
+TASKS = """
+import time
+from pathlib import Path
+
+def wait():
+    Path("started").touch()
+    while not Path("go").exists():
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("is_stolen", [True, False])
+def test_run_whose_lock_is_cut_goes_on_unless_another_had_it(
+    tmp_path: Path, postgres_url: str, is_stolen: bool
+) -> None:
+    name = f"cut_{is_stolen}".lower()
+    (tmp_path / "dags.yaml").write_text(CALLS.format(name=name))
+    (tmp_path / "tasks_of_test.py").write_text(TASKS)
+    code = "import sys, tidemill_core.defs.dag.overlap as o; o.CHECK_S = 0.2 if '--quick' in sys.argv else 3; "
+    code += "from tidemill_core.cli import main; main([each for each in sys.argv[1:] if each != '--quick'])"
+    env = {**environment(tmp_path), "TIDEMILL_POSTGRES_URL": postgres_url, "PYTHONPATH": str(tmp_path)}
+    # One that looks seldom leaves the time for another one to come in between.
+    quick = [] if is_stolen else ["--quick"]
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, *quick, "dag", "run", f"dags.yaml:{name}", "--json"],
+        env=env,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for((tmp_path / "started").exists)
+
+    other = PostgresLock(postgres_url, f"warehouse {name}")
+    assert cut(postgres_url) >= 1
+    if is_stolen:
+        wait_for(other.try_take)
+    else:
+        time.sleep(1)  # some looks
+        (tmp_path / "go").touch()
+    out, _ = run.communicate(timeout=120)
+    other.release()
+
+    ended = json.loads(out)
+    if is_stolen:
+        assert (75, "failed") == (run.returncode, ended["state"])
+        assert "another run of it may have begun" in ended["error"]
+    else:
+        assert (0, "done", "") == (run.returncode, ended["state"], ended["error"])

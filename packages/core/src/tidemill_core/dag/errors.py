@@ -7,6 +7,7 @@ TidemillError
     ├── TaskTemporarilyFailed (Transient) exit code 75, or a transient error in a callable
     ├── BadOutputs           (Permanent) a task did not return what it declares
     ├── RunTimedOut          a run took longer than its `timeout_s`
+    ├── LockLost             (Transient) the lock of a run was lost, so that another run may have begun
     ├── AnotherRunGoesOn     (Transient) `overlap: refuse`, and another run has not ended
     └── RunSkipped           `overlap: skip`, and another run has not ended
 """
@@ -55,6 +56,17 @@ class RunTimedOut(TaskError):
     def __init__(self, dag: str, timeout_s: float) -> None:
         self.dag, self.timeout_s = dag, timeout_s
         super().__init__(f"the run of DAG {dag!r} took longer than its {timeout_s:g} s and was stopped")
+
+
+class LockLost(TaskError, TransientError):
+    """The lock that keeps two runs of a DAG apart was lost during the run."""
+
+    def __init__(self, dag: str) -> None:
+        self.dag = dag
+        super().__init__(
+            f"the lock of DAG {dag!r} was lost, and another run of it may have begun, so this one was stopped;"
+            " run it again: what is done is kept"
+        )
 
 
 class AnotherRunGoesOn(TaskError, TransientError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from tidemill_core.dag.errors import RunSkipped, RunTimedOut
+from tidemill_core.dag.errors import LockLost, RunSkipped, RunTimedOut
 from tidemill_core.dag.spec import DagSpec
 from tidemill_core.defs._dagster import (
     DagsterEvent,
@@ -19,9 +19,9 @@ from tidemill_core.defs._dagster import (
     StepDependencyConfig,
     raise_execution_interrupts,
 )
-from tidemill_core.defs.dag.overlap import PROCESS_TAG, Turn, take_turn
-from tidemill_core.defs.dag.status import TIMED_OUT_TAG, owner_tag
-from tidemill_core.defs.executor.run_engine import TIMED_OUT
+from tidemill_core.defs.dag.overlap import PROCESS_TAG, Turn, holding, shares_state, take_turn
+from tidemill_core.defs.dag.status import LOCK_LOST_TAG, TIMED_OUT_TAG, owner_tag
+from tidemill_core.defs.executor.run_engine import STOPPED
 
 
 def guarded(executor: dg.ExecutorDefinition, dag: DagSpec) -> dg.ExecutorDefinition:
@@ -70,18 +70,22 @@ class GuardedExecutor(dg.Executor):
         instance, run = plan_context.instance, plan_context.dagster_run
         with ExitStack() as stack:
             self._take_turn(stack, instance, run)
+            held = holding(self.dag.name)
             clock = stack.enter_context(_clock(self.dag.timeout_s))
             is_failed = False
             try:
                 for event in self.inner.execute(plan_context, execution_plan):
                     is_failed = is_failed or event.is_step_failure
-                    if clock.is_over:
-                        TIMED_OUT.add(run.run_id)
+                    if clock.is_over or (held and held.is_lost):
+                        STOPPED.add(run.run_id)
                     yield event
             except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-                if not clock.is_over:
+                if not clock.is_over and not (held and held.is_lost):
                     raise
                 is_failed = True
+            if held and held.is_lost:
+                instance.add_run_tags(run.run_id, {LOCK_LOST_TAG: "true"})
+                raise LockLost(self.dag.name)
             if clock.is_over and is_failed and self.dag.timeout_s is not None:
                 instance.add_run_tags(run.run_id, {TIMED_OUT_TAG: f"{self.dag.timeout_s:g}"})
                 raise RunTimedOut(self.dag.name, self.dag.timeout_s)
@@ -91,7 +95,8 @@ class GuardedExecutor(dg.Executor):
             instance.add_run_tags(run.run_id, {PROCESS_TAG: owner_tag()})
         record = instance.get_run_record_by_id(run.run_id)
         asked = {"asked": record.create_timestamp.timestamp()} if record else {}
-        turn = Turn(dag=self.dag.name, overlap=self.dag.overlap, run_id=run.run_id, **asked)
+        shares = shares_state(self.dag)
+        turn = Turn(dag=self.dag.name, overlap=self.dag.overlap, run_id=run.run_id, shares=shares, **asked)
 
         def say(text: str) -> None:
             instance.report_engine_event(text, run)

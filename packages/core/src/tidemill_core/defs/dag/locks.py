@@ -1,17 +1,16 @@
-"""A lock for each DAG of an instance: held by one process, freed by the system when that process dies."""
+"""A lock for each DAG: held by one process, freed by the system when that process dies."""
 
 import fcntl
-import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import dagster as dg
 
+from tidemill_core.defs.dag.postgres_lock import PostgresLock
 from tidemill_core.errors import ConfigError
-
-_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""A machine that is gone loses its lock after about a minute."""
+from tidemill_core.settings import Settings
 
 
 class Lock(Protocol):
@@ -20,23 +19,75 @@ class Lock(Protocol):
     def try_take(self) -> bool:
         """Take it if it is free, and tell whether it was."""
 
+    def is_held(self) -> bool:
+        """Tell whether nobody else can have had it since it was taken.
+
+        Raises:
+            PostgresUnavailable: That cannot be known now; ask again.
+        """
+
     def release(self) -> None:
         """Give it back; nothing happens if it is not held."""
 
 
-def lock_for(instance: dg.DagsterInstance, dag: str) -> Lock | None:
-    """Choose the lock that every process with this instance sees.
+def lock_for(instance: dg.DagsterInstance, dag: str, *, settings: Settings, shares: bool = True) -> Lock | None:
+    """Choose the lock that every process sees which could do the same work twice.
+
+    Args:
+        instance: Where runs are recorded. One that is kept in PostgreSQL or a folder has a lock of its own there.
+        dag: Name of the DAG.
+        settings: Which warehouse is written to: its lock holds between instances, and between machines
+            if it is a PostgreSQL server; the embedded one's is a file in the home.
+        shares: Whether the run may write to the warehouse, the lake or a topic.
 
     Returns:
-        An advisory lock of PostgreSQL for an instance kept there, else a locked file in the
-        instance's folder; None for an ephemeral instance, which no other process can see.
+        Both locks as one; None for a run on an ephemeral instance that shares nothing.
     """
-    if instance.is_ephemeral:
-        return None
-    url = getattr(instance.run_storage, "postgres_url", None)
-    if url:
-        return PostgresLock(url, dag)
-    return FileLock(Path(instance.root_directory) / "locks" / f"{dag}.lock")
+    locks: list[Lock] = []
+    folder = None
+    if not instance.is_ephemeral:
+        url = getattr(instance.run_storage, "postgres_url", None)
+        folder = None if url else Path(instance.root_directory)
+        locks.append(
+            PostgresLock(url, f"dag {dag}") if url else FileLock(_lock_file(Path(instance.root_directory), dag))
+        )
+    home = settings.home.absolute()
+    if shares and settings.postgres_url is not None:
+        warehouse = settings.postgres_url.get_secret_value()
+        # Another name than the instance's lock: both may be in one database, and would wait for each other.
+        locks.append(PostgresLock(warehouse, f"warehouse {dag}", setting="TIDEMILL_POSTGRES_URL"))
+    elif shares and (folder is None or home not in folder.parents):
+        locks.append(FileLock(_lock_file(home, dag)))
+    return AllLocks(locks) if locks else None
+
+
+def _lock_file(folder: Path, dag: str) -> Path:
+    return folder / "locks" / f"{dag}.lock"
+
+
+class AllLocks:
+    """Several locks that are taken together, in one order, or not at all."""
+
+    def __init__(self, locks: Sequence[Lock]) -> None:
+        self.locks = locks
+
+    def try_take(self) -> bool:
+        """Take all; if one is not free, give back those that were taken."""
+        for at, lock in enumerate(self.locks):
+            if not lock.try_take():
+                for taken in self.locks[:at]:
+                    taken.release()
+                return False
+        return True
+
+    def is_held(self) -> bool:
+        """Whether each is held."""
+        return all(lock.is_held() for lock in self.locks)
+
+    def release(self) -> None:
+        """Give all back, the last one first."""
+        for lock in reversed(self.locks):
+            lock.release()
 
 
 class FileLock:
@@ -70,40 +121,19 @@ class FileLock:
         self._handle = handle
         return True
 
+    def is_held(self) -> bool:
+        """Whether the file is still the one of its name; another process would lock a new one."""
+        if self._handle is None:
+            return False
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        own = os.fstat(self._handle)
+        return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+
     def release(self) -> None:
         """Give it back. The file stays: removing it would let two processes lock two files of one name."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
-
-
-class PostgresLock:
-    """A session-level advisory lock: the server frees it when the connection is gone.
-
-    The connection must reach the server itself or a pooler in session mode.
-    """
-
-    def __init__(self, url: str, dag: str) -> None:
-        self._url = url
-        digest = hashlib.blake2b(f"tidemill dag {dag}".encode(), digest_size=8).digest()
-        self._key = int.from_bytes(digest, "big", signed=True)
-        self._connection: Any = None
-
-    def try_take(self) -> bool:
-        """Take it if it is free."""
-        from sqlalchemy import create_engine, text
-        from sqlalchemy.pool import NullPool
-
-        if self._connection is None:
-            engine = create_engine(
-                self._url, isolation_level="AUTOCOMMIT", poolclass=NullPool, connect_args=dict(_KEEPALIVE)
-            )
-            self._connection = engine.connect()
-        query = text("SELECT pg_try_advisory_lock(:key)")
-        return bool(self._connection.execute(query, {"key": self._key}).scalar())
-
-    def release(self) -> None:
-        """Give it back by closing the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None

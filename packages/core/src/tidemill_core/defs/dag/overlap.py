@@ -1,20 +1,26 @@
 """What a run of a DAG does while another one goes on: wait, skip, refuse, or cancel the older one."""
 
+import _thread
 import os
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self
 
 import dagster as dg
 
-from tidemill_core.dag.errors import AnotherRunGoesOn, RunSkipped
-from tidemill_core.dag.spec import Overlap
+from tidemill_core.dag.errors import AnotherRunGoesOn, LockLost, RunSkipped
+from tidemill_core.dag.spec import DagSpec, Overlap
 from tidemill_core.defs.dag.locks import Lock, lock_for
 from tidemill_core.defs.dag.status import OWNER_TAG, is_lost, process_started
+from tidemill_core.errors import PostgresError
+from tidemill_core.settings import Settings
 
 OVERLAP_TAG = "tidemill/overlap"
 """On queued runs of a DAG with `overlap: wait`; the home's run queue allows one run for each value."""
@@ -23,7 +29,11 @@ CANCEL_TAG = "tidemill/cancel"
 PROCESS_TAG = "tidemill/process"
 """On a run of a DAG with `overlap: cancel_older`: its process, however it was started."""
 POLL_S = 0.25
-_HELD: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
+CHECK_S = 5.0
+"""Seconds between two looks whether the lock is still held."""
+DOUBT_S = 60.0
+"""Seconds that it may be unknown; then it counts as lost."""
+_HELD: ContextVar[Mapping[str, "Holding"]] = ContextVar("held", default=MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +46,60 @@ class Turn:
     """None while the run does not exist yet."""
     asked: float = field(default_factory=time.time)
     """When it was asked for; of two runs that cancel older ones, the later one wins."""
+    shares: bool = True
+    """Whether the run may write to the warehouse, the lake or a topic."""
+
+
+class Holding:
+    """The lock of a run while it is held; it is looked at again and again, for a connection can be cut.
+
+    Args:
+        lock: The lock, taken.
+        on_loss: Called once if somebody else may have it.
+    """
+
+    def __init__(self, lock: Lock, *, on_loss: Callable[[], None] = _thread.interrupt_main) -> None:
+        self.is_lost = False
+        self._lock, self._on_loss = lock, on_loss
+        self._end = threading.Event()
+        # Held for the look and the interrupt together, so that none comes after the run has ended.
+        self._guard = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, name="tidemill lock", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._end.set()
+        with self._guard:
+            self._lock.release()
+
+    def _watch(self) -> None:
+        known = time.monotonic()
+        while not self._end.wait(CHECK_S):
+            with self._guard:
+                if self._end.is_set():
+                    return
+                try:
+                    is_held = self._lock.is_held()
+                    known = time.monotonic()
+                except PostgresError:
+                    is_held = time.monotonic() - known < DOUBT_S
+                if not is_held:
+                    self.is_lost = True
+                    self._on_loss()
+                    return
+
+
+def holding(dag: str) -> Holding | None:
+    """Find what this process holds of a DAG; None if its runs need no lock."""
+    return _HELD.get().get(dag)
+
+
+def shares_state(spec: DagSpec) -> bool:
+    """Whether two runs of a DAG could do work of ours twice: it has tasks that are more than commands."""
+    return any(task.use or task.call for task in spec.tasks)
 
 
 @contextmanager
@@ -57,21 +121,28 @@ def take_turn(
     Raises:
         AnotherRunGoesOn: The rule is `refuse`.
         RunSkipped: The rule is `skip`, or a later run has taken the place of this one.
+        LockLost: The lock was lost during the run.
+        PostgresUnavailable: The server of the lock does not answer.
     """
     if turn.overlap == "allow" or turn.dag in _HELD.get():
         yield
         return
-    lock = lock_for(instance, turn.dag)
+    lock = lock_for(instance, turn.dag, settings=Settings.from_env(), shares=turn.shares)
     if lock is None:
         yield
         return
     try:
         _wait(instance, turn, lock, say, pause)
-        held = _HELD.set(_HELD.get() | {turn.dag})
-        try:
-            yield
-        finally:
-            _HELD.reset(held)
+        with Holding(lock) as held:
+            before = _HELD.set({**_HELD.get(), turn.dag: held})
+            try:
+                yield
+            except KeyboardInterrupt as error:
+                if not held.is_lost:
+                    raise
+                raise LockLost(turn.dag) from error
+            finally:
+                _HELD.reset(before)
     finally:
         lock.release()
 

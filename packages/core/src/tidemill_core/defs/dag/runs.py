@@ -19,7 +19,7 @@ from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
 from tidemill_core.defs.dag import outputs
 from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, params_key
-from tidemill_core.defs.dag.overlap import CANCEL_TAG, OVERLAP_TAG, Turn, take_turn
+from tidemill_core.defs.dag.overlap import CANCEL_TAG, OVERLAP_TAG, Turn, shares_state, take_turn
 from tidemill_core.defs.dag.request import (
     RunRequest,
     check_words,
@@ -85,12 +85,14 @@ def start_dag(
         ConfigError: Parameters, tasks or the run to retry are wrong.
         AnotherRunGoesOn: The DAG's `overlap` is `refuse`, and another run has not ended.
         RunSkipped: Its `overlap` is `skip`, and another run has not ended.
+        LockLost: The lock that keeps other runs away was lost.
     """
     compiled = compile_dag(dag, executor=request.executor or Settings.from_env().executor, params=request.params)
     job = _job(dag, compiled, request.module)
     selected = selected_steps(dag, request)
     check_words(dag, request)
-    with take_turn(instance, Turn(dag=dag.spec.name, overlap=dag.spec.overlap), say=_say):
+    turn = Turn(dag=dag.spec.name, overlap=dag.spec.overlap, shares=shares_state(dag.spec))
+    with take_turn(instance, turn, say=_say):
         run = _create_run(dag, compiled, job, request, selected, instance)
         return _execute(dag, job, run, request, instance, watcher)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from tidemill_core.dag.errors import LockLost
 from tidemill_core.dag.report import RunView, State, TaskView
 from tidemill_core.defs._dagster import RunStepKeyStatsSnapshot
 
@@ -17,6 +18,7 @@ OWNER_TAG = "tidemill/owner"
 HEARTBEAT_TAG = "tidemill/heartbeat"
 TASK_TAG = "tidemill/task"
 TIMED_OUT_TAG = "tidemill/timed_out_s"
+LOCK_LOST_TAG = "tidemill/lock_lost"
 SILENT_S = 90.0
 _TEMPORARY = frozenset({"TaskTemporarilyFailed", "RetryRequested", "TaskTimedOut", "StepTimedOut"})
 """Classes of a last error after which a task may succeed later. A retry rule that is used up leaves a
@@ -121,12 +123,15 @@ def view(instance: dg.DagsterInstance, run_id: str) -> RunView:
         started=record.start_time,
         seconds=_seconds(record.start_time, record.end_time, is_over=run.is_finished),
         tasks=tasks,
-        error=_timeout(run),
-        is_temporary=bool(failures) and all(is_temporary for _, is_temporary in failures.values()),
+        error=_stopped(run),
+        is_temporary=LOCK_LOST_TAG in run.tags
+        or (bool(failures) and all(is_temporary for _, is_temporary in failures.values())),
     )
 
 
-def _timeout(run: dg.DagsterRun) -> str:
+def _stopped(run: dg.DagsterRun) -> str:
+    if LOCK_LOST_TAG in run.tags:
+        return str(LockLost(run.job_name))
     limit = run.tags.get(TIMED_OUT_TAG)
     return f"the run took longer than its {limit} s and was stopped" if limit else ""
 

@@ -23,8 +23,9 @@ from tidemill_core.defs._dagster import (
 )
 from tidemill_core.defs.executor.resume import steps_to_resume
 
-TIMED_OUT: set[str] = set()
-"""Runs of this process that were interrupted because their time is up; they fail, they are not cancelled."""
+STOPPED: set[str] = set()
+"""Runs of this process that were interrupted because their time is up or their lock is lost; they fail, they are
+not cancelled."""
 _STATES: Mapping[str, State] = {
     "STEP_START": "running",
     "STEP_RESTARTED": "running",
@@ -58,7 +59,7 @@ def execute_events(
         target = dg.build_reconstructable_job(*loader, reconstructable_args=reload)
     is_told = False
     for event in execute_run_iterator(target, run, instance):
-        if not is_told and run.run_id not in TIMED_OUT and _is_interrupted(event):
+        if not is_told and run.run_id not in STOPPED and _is_interrupted(event):
             is_told = True
             instance.report_run_canceling(run)
         yield event
