@@ -96,6 +96,24 @@ GOALS: tuple[Goal, ...] = (
         50,
     ),
     (
+        "first sync of 5,000 x 4 KiB, S3 to S3, CPU by rclone",
+        "sync_small",
+        lambda result: result["cases"]["tidemill"]["cpu_ratio"],
+        0.5,
+    ),
+    (
+        "the same by rclone without its check of every object",
+        "sync_small",
+        lambda result: result["cases"]["tidemill"]["cpu_ratio"] / result["cases"]["rclone --s3-no-head"]["cpu_ratio"],
+        0.7,
+    ),
+    (
+        "the same, wall time by rclone",
+        "sync_small",
+        lambda result: result["cases"]["tidemill"]["wall_ratio"],
+        0.8,
+    ),
+    (
         "`tidemill lineage impact` in a million edges, CPU s",
         "lineage_store",
         lambda result: result["figures"]["impact by the command, s"],

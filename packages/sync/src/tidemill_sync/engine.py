@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from tidemill_core.errors import ObjectNotFound, TidemillError, TransientError
 from tidemill_core.lifecycle import Stopped, StopToken
@@ -28,6 +27,7 @@ from tidemill_sync.plan import Action, decide, plan, taking
 from tidemill_sync.result import Progress, SyncResult
 from tidemill_sync.session import Session, opened
 from tidemill_sync.transfer import Transferred
+from tidemill_sync.workers import Done, Workers
 
 log = get_logger(__name__)
 _DELETE_AT_ONCE = 1_000
@@ -203,64 +203,54 @@ def _is_sized(config: SyncConfig, action: Action) -> bool:
 
 def _apply(session: Session, actions: Iterable[Action]) -> None:
     """Copy what must be copied, a bounded number at once; collect what must be deleted."""
-    transfer = session.transfer()
-    running: dict[Future[Transferred], str] = {}
+    at_once = session.config.workers
+    workers = Workers(session.transfer().apply, threads=at_once, most=at_once * 4)
     committed_at = time.monotonic()
-    most = session.config.workers * 4
-    with ThreadPoolExecutor(session.config.workers, thread_name_prefix="sync") as pool:
-        try:
-            for action in actions:
-                session.stop.raise_if_set()
-                session.progress.planned(action)
-                if action.kind == "skip":
-                    session.counts.skipped += 1
-                elif action.kind == "delete":
-                    session.deletes.append(action.key)
-                elif action.kind == "forget":
-                    session.forgets.append(action.key)
-                else:
-                    running[pool.submit(transfer.apply, action)] = action.key
-                if len(running) >= most:
-                    _collect(session, running, at_least=1)
-                    _check_failures(session, session.config.max_failures)
-                if len(session.entries) >= session.config.commit_rows or time.monotonic() - committed_at > _COMMIT_S:
-                    _collect(session, running, at_least=0)
-                    _commit(session)
-                    committed_at = time.monotonic()
-            while running:
-                session.stop.raise_if_set()
-                _collect(session, running, at_least=1)
+    try:
+        for action in actions:
+            session.stop.raise_if_set()
+            session.progress.planned(action)
+            if action.kind == "skip":
+                session.counts.skipped += 1
+            elif action.kind == "delete":
+                session.deletes.append(action.key)
+            elif action.kind == "forget":
+                session.forgets.append(action.key)
+            else:
+                workers.give(action)
+                _collect(session, workers.take(waiting=workers.is_full))
                 _check_failures(session, session.config.max_failures)
-                if len(session.entries) >= session.config.commit_rows:
-                    _commit(session)
-        finally:
-            for future in running:
-                future.cancel()
-            _collect(session, {future: key for future, key in running.items() if not future.cancelled()}, at_least=None)
-            _commit(session)
+            if len(session.entries) >= session.config.commit_rows or time.monotonic() - committed_at > _COMMIT_S:
+                _commit(session)
+                committed_at = time.monotonic()
+        while not workers.is_idle:
+            session.stop.raise_if_set()
+            _collect(session, workers.take(waiting=True))
+            _check_failures(session, session.config.max_failures)
+            if len(session.entries) >= session.config.commit_rows:
+                _commit(session)
+    finally:
+        _collect(session, workers.end())
+        _commit(session)
 
 
-def _collect(session: Session, running: dict[Future[Transferred], str], *, at_least: int | None) -> None:
-    """Take in finished copies; wait for one (1), for none (0) or for all (None)."""
-    if not running:
-        return
-    if at_least is None:
-        wait(running)
-    elif at_least:
-        wait(running, return_when=FIRST_COMPLETED)
-    for future in [each for each in running if each.done()]:
-        key = running.pop(future)
-        try:
-            done = future.result()
-        except TidemillError as error:
-            session.counts.fail(key, str(error))
-            session.is_transient = session.is_transient and isinstance(error, TransientError)
-            log.warning("object_failed", key=key, error=str(error))
-            continue
-        session.counts.add(done)
-        if done.entry is not None:
-            session.entries.append(done.entry)
-    session.progress.moved(session.counts)
+def _collect(session: Session, finished: Iterable[Done[Action, Transferred]]) -> None:
+    """Take in finished copies."""
+    is_any = False
+    for each in finished:
+        is_any = True
+        if isinstance(each.error, TidemillError):
+            session.counts.fail(each.item.key, str(each.error))
+            session.is_transient = session.is_transient and isinstance(each.error, TransientError)
+            log.warning("object_failed", key=each.item.key, error=str(each.error))
+        elif each.error is not None:
+            raise each.error
+        elif each.result is not None:
+            session.counts.add(each.result)
+            if each.result.entry is not None:
+                session.entries.append(each.result.entry)
+    if is_any:
+        session.progress.moved(session.counts)
 
 
 def _commit(session: Session) -> None:

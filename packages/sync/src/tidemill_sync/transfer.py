@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import BinaryIO, Literal, cast
 
 from tidemill_core.errors import ObjectNotFound, PreconditionFailed, TransientError
 from tidemill_core.retry import RetryPolicy
-from tidemill_core.storage import ObjectInfo, ObjectStore
+from tidemill_core.storage import ObjectInfo, ObjectStore, fetch
 
 from tidemill_sync.errors import ObjectMoved
 from tidemill_sync.plan import Action, Entry
@@ -83,11 +83,25 @@ class Transfer:
                 raise ObjectMoved(moved.url, action.key) from moved
 
         try:
-            return self._retry.call(attempt, on=TransientError)
+            return self._tried(attempt)
         except ObjectNotFound as gone:
             if gone.url != self._source.url:
                 raise
             return Transferred(key=action.key, outcome="vanished")
+
+    def _tried(self, attempt: Callable[[], Transferred]) -> Transferred:
+        """Try as the policy says; the machinery of retries is only built once an attempt has failed."""
+        try:
+            return attempt()
+        except TransientError as error:
+            first = [error]
+
+        def again() -> Transferred:
+            if first:
+                raise first.pop()
+            return attempt()
+
+        return self._retry.call(again, on=TransientError)
 
     def _look_again(self, key: str, pinned: _Pinned) -> None:
         pinned.source = self._source.head(key)
@@ -100,21 +114,20 @@ class Transfer:
         source, target = pinned.source, pinned.target
         if action.kind == "compare" and target is not None and self._are_equal(source, target):
             return Transferred(key=action.key, outcome="adopted", entry=_entry(source, target))
-        about = self._described(source)
         conditions: dict[str, object] = {}
         capabilities = self._target.capabilities
         if target is None:
             conditions = {"if_absent": True} if capabilities.put_if_absent else {}
         elif target.etag is not None and capabilities.put_if_match:
             conditions = {"if_match": target.etag}
-        body: bytes | BinaryIO
         if source.size_bytes <= self._large_bytes:
-            body = self._source.get(source.key, if_match=source.etag)
+            about, body = self._read(source)
             self._throttle.take(len(body))
             if len(body) != source.size_bytes:
                 raise ObjectMoved(self._source.url, source.key)
             written = self._target.put(source.key, body, **conditions, **about)  # type: ignore[arg-type]
         else:
+            about = self._about(self._source.head(source.key)) if self._keeps_metadata else {}
             with self._large:
                 stream = cast("BinaryIO", _Stream(self._chunks(source), source.size_bytes))
                 written = self._target.put(source.key, stream, **conditions, **about)  # type: ignore[arg-type]
@@ -132,11 +145,15 @@ class Transfer:
         if done != source.size_bytes:
             raise ObjectMoved(self._source.url, source.key)
 
-    def _described(self, source: ObjectInfo) -> Mapping[str, object]:
+    def _read(self, source: ObjectInfo) -> tuple[Mapping[str, object], bytes]:
+        """Read an object, and what to write beside its bytes."""
         if not self._keeps_metadata:
-            return {}
-        found = self._source.head(source.key)
-        return {"content_type": found.content_type, "metadata": found.metadata}
+            return {}, self._source.get(source.key, if_match=source.etag)
+        found, body = fetch(self._source, source.key, if_match=source.etag)
+        return self._about(found), body
+
+    def _about(self, found: ObjectInfo) -> Mapping[str, object]:
+        return {"content_type": found.content_type, "metadata": found.metadata} if self._keeps_metadata else {}
 
     def _are_equal(self, source: ObjectInfo, target: ObjectInfo) -> bool:
         if source.size_bytes != target.size_bytes:

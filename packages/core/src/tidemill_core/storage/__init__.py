@@ -7,13 +7,14 @@ from collections.abc import Callable
 from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed, StorageError
 from tidemill_core.plugins import Registry
 from tidemill_core.settings import Settings, StorageOptions
-from tidemill_core.storage._base import Body, Capabilities, ObjectInfo, ObjectStore
+from tidemill_core.storage._base import Body, Capabilities, Fetching, ObjectInfo, ObjectStore, fetch
 from tidemill_core.storage.errors import KeyRefused, StoreRefused, StoreUnavailable
 
 __all__ = [
     "STORES",
     "Body",
     "Capabilities",
+    "Fetching",
     "KeyRefused",
     "ObjectInfo",
     "ObjectNotFound",
@@ -23,6 +24,7 @@ __all__ = [
     "StorageOptions",
     "StoreRefused",
     "StoreUnavailable",
+    "fetch",
     "open_store",
     "resolve_url",
 ]

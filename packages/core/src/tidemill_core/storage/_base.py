@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
+
+from tidemill_core.errors import PreconditionFailed
 
 Body = bytes | memoryview | Path | BinaryIO
 """What can be put: bytes in memory, a local file, or an open binary stream."""
@@ -86,3 +88,25 @@ class ObjectStore(Protocol):
 
     def reader_options(self) -> dict[str, str]:
         """`storage_options` with which polars reads `uri(...)`; holds secrets, never log it."""
+
+
+class Fetching(Protocol):
+    """A store that gives an object and its description by one request; ask it through `fetch`."""
+
+    def fetch(self, key: str, *, if_match: str | None = None) -> tuple[ObjectInfo, bytes]:
+        """Read and describe one object."""
+
+
+def fetch(store: ObjectStore, key: str, *, if_match: str | None = None) -> tuple[ObjectInfo, bytes]:
+    """Read an object with its content type and metadata: by one request where the store can, else by two.
+
+    Raises:
+        ObjectNotFound: There is no such object.
+        PreconditionFailed: Its etag is not `if_match`, or it changed between the two requests.
+    """
+    if hasattr(store, "fetch"):
+        return cast("Fetching", store).fetch(key, if_match=if_match)
+    info = store.head(key)
+    if if_match is not None and info.etag != if_match:
+        raise PreconditionFailed(store.url, key)
+    return info, store.get(key, if_match=info.etag)

@@ -1,8 +1,4 @@
-"""One HTTP endpoint of an object store: pooled connections, signed requests, answers mapped to our errors.
-
-urllib3 is used directly because it sends a path as it is: clients built on a URL type
-drop the segments ``.`` and ``..``, which are legal in keys.
-"""
+"""One HTTP endpoint of an object store: signed requests, answers mapped to our errors."""
 
 from __future__ import annotations
 
@@ -10,22 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
-from threading import Lock
-from typing import cast
-from urllib.parse import quote
-
-import urllib3
+from urllib.parse import quote, urlsplit
 
 from tidemill_core.errors import ObjectNotFound, PreconditionFailed, StorageError
 from tidemill_core.lifecycle import stop_here
 from tidemill_core.retry import RetryPolicy
+from tidemill_core.storage._connections import BROKEN, Connections, Exchange, NotConnected
 from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
 
 Headers = Mapping[str, str]
 Query = Mapping[str, str]
-_CONNECT_S, _READ_S = 10.0, 120.0
-_CONNECTIONS = 64
 _THROTTLED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _OVERLOADED = frozenset(
     {
@@ -79,13 +71,12 @@ class Endpoint:
     """
 
     def __init__(self, base_url: str, store_url: str, sign: Sign) -> None:
-        parts = urllib3.util.parse_url(base_url)
-        self.host = parts.netloc or ""
-        self.base_path = (parts.path or "").rstrip("/")
+        parts = urlsplit(base_url)
+        self.host = parts.netloc
+        self.base_path = parts.path.rstrip("/")
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.store_url, self._sign = store_url, sign
-        self._pool: urllib3.HTTPConnectionPool | None = None
-        self._lock = Lock()
+        self._connections = Connections(self.origin)
         self._retry = RetryPolicy(attempts=4, delay_s=0.3, max_delay_s=5)
 
     def send(self, request: Request, *, also: frozenset[int] = frozenset()) -> Reply:
@@ -108,63 +99,50 @@ class Endpoint:
                 raise
         return self._retry.call(self._once, request, also, on=lambda error: _is_worth_repeating(request, error))
 
-    def open(self, request: Request) -> urllib3.BaseHTTPResponse:
-        """Send a request and leave its body to be read; the caller releases the connection."""
-        response = self._request(request, preload=False)
-        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            body = response.read(decode_content=False)
-            response.release_conn()
-            raise self._failure(request, response.status, response.headers, body)
-        return response
+    def open(self, request: Request) -> Exchange:
+        """Send a request and leave its body to be read by `chunks`."""
+        exchange = self._request(request)
+        if exchange.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise self._failure(request, exchange.status, exchange.headers, self._body(exchange, request))
+        return exchange
 
-    def chunks(self, response: urllib3.BaseHTTPResponse, request: Request, chunk_bytes: int) -> Iterator[bytes]:
+    def chunks(self, exchange: Exchange, request: Request, chunk_bytes: int) -> Iterator[bytes]:
         """Read an open body in chunks, and give the connection back."""
         try:
-            while chunk := response.read(chunk_bytes, decode_content=False):
-                yield chunk
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            yield from exchange.chunks(chunk_bytes)
+        except BROKEN as error:
             raise StoreUnavailable(self.store_url, request.doing, f"the connection broke ({_short(error)})") from error
-        finally:
-            response.close()
-            response.release_conn()
 
     def _once(self, request: Request, also: frozenset[int]) -> Reply:
-        response = self._request(request, preload=True)
-        if response.status >= HTTPStatus.MULTIPLE_CHOICES and response.status not in also:
-            raise self._failure(request, response.status, response.headers, response.data)
-        return Reply(status=response.status, headers=response.headers, body=response.data)
+        exchange = self._request(request)
+        body = self._body(exchange, request)
+        if exchange.status >= HTTPStatus.MULTIPLE_CHOICES and exchange.status not in also:
+            raise self._failure(request, exchange.status, exchange.headers, body)
+        return Reply(status=exchange.status, headers=exchange.headers, body=body)
 
-    def _request(self, request: Request, *, preload: bool) -> urllib3.BaseHTTPResponse:
+    def _request(self, request: Request) -> Exchange:
         query = request.encoded_query()
         target = f"{self.base_path}{request.path}" + (f"?{query}" if query else "")
-        headers = dict(self._sign(request))
+        headers = self._sign(request)
         stop_here()
         try:
-            return self._connections().urlopen(
-                request.method,
-                target,
-                body=cast("bytes | None", _body(request)),
-                headers=headers,
-                retries=False,
-                redirect=False,
-                preload_content=preload,
-                decode_content=False,
-                assert_same_host=False,
-            )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            is_unclear = not isinstance(
-                error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
-            )
-            raise StoreUnavailable(
-                self.store_url, request.doing, f"{self.origin} gave no answer ({_short(error)})", is_unclear=is_unclear
-            ) from error
+            return self._connections.send(request.method, target, headers=headers, body=_body(request))
+        except BROKEN as error:
+            raise self._no_answer(request, error) from error
+        except ValueError as error:
+            raise StoreRefused(self.store_url, request.doing, reason=str(error)) from error
 
-    def _connections(self) -> urllib3.HTTPConnectionPool:
-        with self._lock:
-            if self._pool is None:
-                timeout = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
-                self._pool = _manager(self.origin, timeout).connection_from_url(self.origin)
-            return self._pool
+    def _body(self, exchange: Exchange, request: Request) -> bytes:
+        try:
+            return exchange.read_all()
+        except BROKEN as error:
+            raise self._no_answer(request, error) from error
+
+    def _no_answer(self, request: Request, error: BaseException) -> StoreUnavailable:
+        is_unclear = not isinstance(error, NotConnected)
+        return StoreUnavailable(
+            self.store_url, request.doing, f"{self.origin} gave no answer ({_short(error)})", is_unclear=is_unclear
+        )
 
     def _failure(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> StorageError:
         if status == HTTPStatus.NOT_FOUND and request.key is not None and b"NoSuchBucket" not in body:
@@ -185,7 +163,12 @@ class Endpoint:
 
 def http_date(text: str | None) -> datetime:
     """Read an HTTP date; now if there is none."""
-    return parsedate_to_datetime(text).astimezone(UTC) if text else datetime.now(UTC)
+    return _date(text) if text else datetime.now(UTC)
+
+
+@lru_cache(maxsize=64)  # every reply of one second has the same
+def _date(text: str) -> datetime:
+    return parsedate_to_datetime(text).astimezone(UTC)
 
 
 def byte_range(start: int, end: int | None) -> Headers:
@@ -205,23 +188,11 @@ def sliced(reply: Reply, start: int, end: int | None) -> bytes:
 
 
 def _body(request: Request) -> bytes | memoryview | None:
-    """The body to send; urllib3 takes any buffer, whatever its annotation says."""
     return request.body if len(request.body) or request.method in {"PUT", "POST"} else None
 
 
 def _is_worth_repeating(request: Request, error: BaseException) -> bool:
     return isinstance(error, StoreUnavailable) and (request.is_repeatable or not error.is_unclear)
-
-
-def _manager(origin: str, timeout: urllib3.Timeout) -> urllib3.PoolManager:
-    """Make a pool manager, through the environment's proxy if the store is reached by https."""
-    from urllib.request import getproxies, proxy_bypass
-
-    proxy = getproxies().get("https") if origin.startswith("https") else None
-    host = origin.partition("://")[2].partition(":")[0]
-    if proxy and not proxy_bypass(host):
-        return urllib3.ProxyManager(proxy, maxsize=_CONNECTIONS, timeout=timeout)
-    return urllib3.PoolManager(maxsize=_CONNECTIONS, timeout=timeout)
 
 
 def _retry_after(text: str | None) -> float | None:

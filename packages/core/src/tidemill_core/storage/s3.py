@@ -119,6 +119,11 @@ class S3Store:
         reply = self._endpoint.send(self._request("GET", key, "read", headers=headers), also=_UNSATISFIABLE)
         return sliced(reply, start, end)
 
+    def fetch(self, key: str, *, if_match: str | None = None) -> tuple[ObjectInfo, bytes]:
+        """Read and describe one object by one request."""
+        reply = self._endpoint.send(self._request("GET", key, "read", headers=_if_match(if_match)))
+        return self._described(key, reply), reply.body
+
     def stream(self, key: str, *, chunk_bytes: int = 8 << 20, if_match: str | None = None) -> Iterator[bytes]:
         """Read an object in chunks; a broken connection goes on at the same byte of the same version."""
 

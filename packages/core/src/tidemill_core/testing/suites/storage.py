@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tidemill_core.storage import Body, KeyRefused, ObjectNotFound, ObjectStore, PreconditionFailed
+from tidemill_core.storage import Body, KeyRefused, ObjectNotFound, ObjectStore, PreconditionFailed, fetch
 from tidemill_core.testing.suites._suite import Suite
 from tidemill_core.testing.suites.storage_machine import ObjectStoreMachine
 
@@ -97,6 +97,20 @@ class ObjectStoreSuite(Suite):
         store.put("key", bodies[kind])
 
         assert store.get("key") == b"body"
+
+    @pytest.mark.parametrize("body", [b"", b"body"])
+    def test_an_object_is_fetched_with_its_description(self, store: ObjectStore, body: bytes) -> None:
+        """Bytes and description are of one version, and a description as by `head`."""
+        metadata = {"a": "1"} if store.capabilities.user_metadata else {}
+        etag = store.put("key", body, content_type="text/x-tide", metadata=metadata).etag
+
+        info, found = fetch(store, "key", if_match=etag)
+
+        assert (info, found) == (store.head("key"), body)
+        with pytest.raises(PreconditionFailed):
+            fetch(store, "key", if_match=store.put("other", b"other").etag)
+        with pytest.raises(ObjectNotFound):
+            fetch(store, "missing")
 
     def test_an_empty_object_is_kept(self, store: ObjectStore) -> None:
         """Zero bytes are an object."""
