@@ -12,6 +12,7 @@ StreamError
 ├── TopicMissing          (PermanentError) the topic does not exist
 ├── TopicRecreated        (PermanentError) the topic is another one than the checkpoint's
 ├── OffsetLost            (PermanentError) the log starts after the stored offset
+├── RecordsDropped        (PermanentError) the embedded broker no longer holds the first records
 ├── DeliveryFailed        (PermanentError) Kafka refused a message we produced
 ├── TooManyInvalid        (PermanentError) more records are invalid than the limit allows
 ├── InvalidRecord         (RecordError)    a record is invalid and `on_invalid` is ``fail``
@@ -120,6 +121,18 @@ class OffsetLost(StreamError, PermanentError):
         super().__init__(
             f"{topic}[{partition}]: the checkpoint is at offset {stored} but the log begins at {low}; "
             f"{low - stored} records were deleted before they were read; set source.on_lost: skip to go on"
+        )
+
+
+class RecordsDropped(StreamError, PermanentError):
+    """The embedded broker has dropped the first records of a partition, which it does without a word."""
+
+    def __init__(self, topic: str, partition: int, low: int) -> None:
+        self.topic, self.partition, self.low = topic, partition, low
+        super().__init__(
+            f"{topic}[{partition}] begins at offset {low}: the embedded broker holds about 5 MB of a partition and has "
+            f"dropped its first {low} records. Set TIDEMILL_KAFKA_BOOTSTRAP to a real broker "
+            "(docs/how-to/real-servers.md), or source.on_lost: skip to do without them"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidemill_stream.config import PipelineConfig
-from tidemill_stream.errors import OffsetLost, TopicEmptied, TopicMissing, TopicRecreated
+from tidemill_stream.errors import OffsetLost, RecordsDropped, TopicEmptied, TopicMissing, TopicRecreated
 from tidemill_stream.progress import Claim, Partition, Progress
 from tidemill_stream.source import TopicLog
 
@@ -49,6 +49,7 @@ def decide(
         TopicMissing: A topic does not exist and nothing was ever read from it.
         TopicRecreated: A topic was created anew and the pipeline may not restart, or has nothing to restart from.
         OffsetLost: A log begins after the stored offset.
+        RecordsDropped: The embedded broker no longer holds the first records of a partition.
     """
     start = Start()
     for log in logs:
@@ -61,7 +62,7 @@ def decide(
         elif reason is None:
             _go_on(config, log, known, len(stored), start, flush=flush)
         elif config.source.on_recreated == "restart":
-            _restart(log, known, start)
+            _restart(config, log, known, start)
         else:
             raise TopicRecreated(config.name, log.topic, reason)
     return start
@@ -123,10 +124,11 @@ def _vanished(config: PipelineConfig, log: TopicLog, known: Known, sinks: int, s
     start.vanished.append(log.topic)
 
 
-def _restart(log: TopicLog, known: Known, start: Start) -> None:
+def _restart(config: PipelineConfig, log: TopicLog, known: Known, start: Start) -> None:
     partitions = {partition.number for partition in known} | set(log.spans)
     for number in sorted(partitions):
         low, high = log.spans.get(number, (0, 0))
+        _refuse_dropped(config, log, number, low)
         partition = Partition(log.topic, number)
         start.claims[partition] = Claim(start=low, incarnation=log.incarnation(number), log_end=high, restart=True)
         start.ends[partition], start.reads[partition] = high, low
@@ -137,7 +139,10 @@ def _go_on(config: PipelineConfig, log: TopicLog, known: Known, sinks: int, star
     for number, (low, high) in sorted(log.spans.items()):
         partition = Partition(log.topic, number)
         held = known.get(partition, ())
-        fresh = high if config.source.start == "latest" and not held else low
+        is_latest = config.source.start == "latest" and not held
+        fresh = high if is_latest else low
+        if len(held) < sinks and not is_latest:
+            _refuse_dropped(config, log, number, low)
         offsets = [*(each.offset for each in held), *([fresh] if len(held) < sinks else [])]
         if min(offsets) < low and config.source.on_lost == "fail":
             raise OffsetLost(log.topic, number, min(offsets), low)
@@ -146,3 +151,12 @@ def _go_on(config: PipelineConfig, log: TopicLog, known: Known, sinks: int, star
         if min(offsets) < high or differ or has_flush:
             start.claims[partition] = Claim(start=fresh, incarnation=log.incarnation(number), log_end=high)
             start.ends[partition], start.reads[partition] = max(high, *offsets), low
+
+
+def _refuse_dropped(config: PipelineConfig, log: TopicLog, number: int, low: int) -> None:
+    """Refuse to begin where the embedded broker begins, if that is after its first record.
+
+    A real broker's log may begin later by its retention; the embedded one has none, and drops what it cannot hold.
+    """
+    if log.is_embedded and low > 0 and config.source.on_lost == "fail":
+        raise RecordsDropped(log.topic, number, low)

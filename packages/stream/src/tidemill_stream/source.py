@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT_S = 15.0
 _IDENTITY_TIMEOUT_S = 5.0
+MOCK_CLUSTER = "mockCluster"
+"""How the cluster ids of librdkafka's mock begin."""
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
@@ -27,14 +29,16 @@ class TopicLog:
 
     Attributes:
         spans: Low and high watermark by partition number; empty when the topic does not exist.
-        identity: Topic id, where the broker gives one.
+        identity: Topic id, where the broker gives one; of the home's embedded broker, the broker's own identity.
         first: Fingerprint of the record at offset 0 by partition, where the broker gives no topic id.
+        is_embedded: Whether the broker is librdkafka's mock, which drops the first records of a full partition.
     """
 
     topic: str
     spans: Mapping[int, tuple[int, int]]
     identity: str | None = None
     first: Mapping[int, str] = field(default_factory=dict)
+    is_embedded: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -89,13 +93,23 @@ def inspect(consumer: Consumer, topics: Sequence[str], servers: str, client: Map
                 number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=REQUEST_TIMEOUT_S)
                 for number in numbers
             }
-            is_mock = str(metadata.cluster_id).startswith("mockCluster")
-            identity = None if is_mock or not numbers else topic_id(topic, servers, client)
+            is_embedded = str(metadata.cluster_id).startswith(MOCK_CLUSTER)
+            identity = _identity(topic, servers, client, is_embedded=is_embedded) if numbers else None
             first = {} if identity else _first_records(consumer, topic, spans)
-            logs.append(TopicLog(topic=topic, spans=spans, identity=identity, first=first))
+            logs.append(TopicLog(topic=topic, spans=spans, identity=identity, first=first, is_embedded=is_embedded))
     except KafkaException as error:
         raise BrokerUnavailable(servers, str(error.args[0])) from error
     return logs
+
+
+def _identity(topic: str, servers: str, client: Mapping[str, Any], *, is_embedded: bool) -> str | None:
+    """Take the id of the topic; the mock's topics live as long as the broker, and its first record may be dropped."""
+    if not is_embedded:
+        return topic_id(topic, servers, client)
+    from tidemill_core.embedded.kafka import identity_of
+    from tidemill_core.settings import Settings
+
+    return identity_of(Settings.from_env().home, servers)
 
 
 def topic_id(topic: str, servers: str, client: Mapping[str, Any]) -> str | None:

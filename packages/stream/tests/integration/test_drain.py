@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from tidemill_core.lifecycle import Stopped, StopToken
 from tidemill_stream import drain, ensure_topic, produce, sink_context, watermarks
-from tidemill_stream.errors import PipelineBusy, PipelineInvalid, TopicMissing, TopicRecreated
+from tidemill_stream.errors import (
+    DeliveryFailed,
+    PipelineBusy,
+    PipelineInvalid,
+    RecordsDropped,
+    TopicMissing,
+    TopicRecreated,
+)
 from tidemill_stream.progress import Claim, Partition
 from tidemill_stream.sinks._base import open_sinks
 from tidemill_stream.sinks.memory import memory_tables
@@ -152,6 +161,59 @@ def test_publishing_resumes_where_a_killed_publisher_stopped(own_mock_broker, ma
 
     assert (resumed.sent, resumed.skipped, again.sent) == (130, 170, 0)
     assert sum(high for _, high in watermarks(servers, "flights").values()) == 300
+
+
+TOO_MANY = 200_000
+
+
+def too_many(records=TOO_MANY):
+    """About 7.5 MB, compressed, for each of four partitions: more than the embedded broker holds."""
+    noise = random.Random(1)
+    return ((n % 4, b"k", b'{"n": %d, "x": "%s"}' % (n, noise.randbytes(150).hex().encode())) for n in range(records))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_publishing_more_than_the_embedded_broker_holds_is_an_error_also_the_next_time(own_mock_broker, resume):
+    servers, _ = own_mock_broker()
+
+    with pytest.raises(RecordsDropped, match="TIDEMILL_KAFKA_BOOTSTRAP"):
+        produce(servers, "big", too_many(), resume=resume)
+    with pytest.raises((RecordsDropped, DeliveryFailed)):
+        produce(servers, "big", too_many(), resume=True)
+
+
+def test_a_drain_never_passes_over_what_the_embedded_broker_dropped(own_mock_broker, make_plan):
+    servers, _ = own_mock_broker()
+    with pytest.raises(RecordsDropped):
+        produce(servers, "flights", too_many())
+    given = {"name": "dropped", "sinks": [{"type": "memory"}], "limits": {"invalid_ratio": 1}}
+    plan = make_plan(source={"topics": "flights", "bootstrap_servers": servers}, **given)
+
+    with pytest.raises(RecordsDropped, match="begins at offset"):
+        drain(plan, servers, sink_context(plan))
+    # The negative control: without the check the drain ends well, and lacks what was dropped.
+    skipping = make_plan(source={"topics": "flights", "bootstrap_servers": servers, "on_lost": "skip"}, **given)
+    result = drain(skipping, servers, sink_context(skipping))
+
+    assert (0, True) == (result.lag, result.totals.consumed < TOO_MANY)
+
+
+def test_an_embedded_topic_is_known_by_its_brokers_identity(tmp_path, monkeypatch, memory_plan, make_records):
+    from tidemill_core.embedded.kafka import ensure_kafka, identity_of
+
+    monkeypatch.setenv("TIDEMILL_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TIDEMILL_KAFKA_BOOTSTRAP", raising=False)
+    broker = ensure_kafka(tmp_path / "home")
+    produce(broker.url, "flights", make_records(40))
+    plan = memory_plan(broker.url)
+
+    drain(plan, broker.url, sink_context(plan))
+
+    (sink,) = open_sinks(sink_context(plan))
+    found = {each.incarnation for each in sink.read(("flights",)).values()}
+    assert {f"id:{broker.identity}"} == found
+    assert identity_of(tmp_path / "home", "127.0.0.1:1") is None
+    assert identity_of(tmp_path / "other", broker.url) is None
 
 
 def test_json_columns_are_jsonb_in_postgres(own_mock_broker, make_plan, postgres_url):

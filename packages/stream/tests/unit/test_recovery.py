@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tidemill_stream.errors import OffsetLost, TopicEmptied, TopicMissing, TopicRecreated
+from tidemill_stream.errors import OffsetLost, RecordsDropped, TopicEmptied, TopicMissing, TopicRecreated
 from tidemill_stream.progress import Partition, Progress
 from tidemill_stream.recovery import claims_for, decide
 from tidemill_stream.source import TopicLog
@@ -11,9 +11,9 @@ from tidemill_stream.source import TopicLog
 P0, P1 = Partition("flights", 0), Partition("flights", 1)
 
 
-def log(*highs, identity="A", low=0, first=None):
+def log(*highs, identity="A", low=0, first=None, is_embedded=False):
     spans = {number: (low, high) for number, high in enumerate(highs)}
-    return TopicLog(topic="flights", spans=spans, identity=identity, first=first or {})
+    return TopicLog(topic="flights", spans=spans, identity=identity, first=first or {}, is_embedded=is_embedded)
 
 
 def held(offset, *, log_end=None, incarnation="id:A", flushes=(), windows=()):
@@ -134,6 +134,34 @@ def test_lost_records_are_an_error_or_skipped(config):
     start = decide(config(on_lost="skip"), [log(30, low=20)], stored)
 
     assert (start.ends, start.reads) == ({P0: 30}, {P0: 20})
+
+
+@pytest.mark.parametrize(
+    ("on_recreated", "stored"),
+    [
+        ("fail", [{}]),
+        ("fail", [{P0: held(30)}, {}]),
+        ("restart", [{P0: held(30, incarnation="id:older")}]),
+    ],
+    ids=["new", "new sink", "created anew"],
+)
+def test_an_embedded_log_that_does_not_begin_at_0_is_refused(config, stored, on_recreated):
+    with pytest.raises(RecordsDropped, match=r"first 20 records.*TIDEMILL_KAFKA_BOOTSTRAP.*real-servers"):
+        decide(config(on_recreated=on_recreated), [log(30, low=20, is_embedded=True)], stored)
+
+
+def test_what_an_embedded_log_dropped_after_it_was_read_is_no_loss(config):
+    start = decide(config(), [log(40, low=20, is_embedded=True)], [{P0: held(30)}])
+
+    assert start.ends == {P0: 40}
+
+
+def test_a_real_log_may_begin_later_by_its_retention_and_an_embedded_one_if_the_file_says_so(config):
+    real = decide(config(), [log(30, low=20)], [{}])
+    skipped = decide(config(on_lost="skip"), [log(30, low=20, is_embedded=True)], [{}])
+    latest = decide(config(start="latest"), [log(30, low=20, is_embedded=True)], [{}])
+
+    assert (real.reads, skipped.reads, latest.claims) == ({P0: 20}, {P0: 20}, {})
 
 
 def test_a_service_claims_what_it_was_assigned(config):

@@ -46,6 +46,15 @@ def ensure_kafka(home: Path) -> EmbeddedServer:
     )
 
 
+def identity_of(home: Path, bootstrap: str) -> str | None:
+    """Name the embedded broker that listens at `bootstrap`; None if it is not the one of `home`."""
+    try:
+        state = json.loads((home.absolute() / "kafka" / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(state["identity"]) if state.get("bootstrap") == bootstrap else None
+
+
 def producer_defaults() -> dict[str, str | int]:
     """Give producer options that the mock needs and that suit a real broker too.
 

@@ -21,9 +21,12 @@ from tidemill_stream.plan import Plan
 from tidemill_stream.status import Holding, verify
 
 _CHECKS = {
-    "no_lag": "Everything that was in the topics when the drain began has been processed.",
-    "every_record_accounted_for": "Records read = rows + filtered + invalid.",
-    "outputs_match_checkpoint": "Every sink holds exactly the rows and windows that its checkpoints account for.",
+    "no_lag": "Everything that was in the topics when the drain began has been processed. It does not see what a "
+    "publisher never sent, or what a log dropped before: such a drain fails (OffsetLost, RecordsDropped).",
+    "every_record_accounted_for": "Records read = rows + filtered + invalid. It counts what was read, and does not see "
+    "records that were not; those are the matter of no_lag.",
+    "outputs_match_checkpoint": "Every sink holds exactly the rows and windows that its checkpoints account for. It "
+    "counts, and does not see whether a value is right.",
 }
 
 
