@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tidemill_core.config import ConfigFault
     from tidemill_core.dag.load import LoadedDag
     from tidemill_core.dag.report import RunView
+    from tidemill_core.defs.dag.request import RunRequest
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PARAMS = click.option("--param", "-p", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter.")
@@ -108,6 +109,7 @@ def plan(target: str, params: tuple[str, ...], *, as_json: bool) -> None:
 @click.option("--retry-failed", metavar="RUN", help="Run only what did not succeed in a run (id, or 'last').")
 @click.option("--outputs-from", metavar="RUN", help="With --only or --from: take the other tasks' outputs from there.")
 @click.option("--partition", metavar="KEY", help="Partition to run.")
+@click.option("--partition-range", metavar="FROM...TO", help="Run these partitions in order, until one fails.")
 @click.option("--executor", type=click.Choice(["in_process", "threads", "multiprocess"]), help="Instead of the DAG's.")
 @click.option("--module", "-m", metavar="MODULE", help="Take the resources of this code location's `defs`.")
 @click.option("--ephemeral", is_flag=True, help="Keep nothing of the run.")
@@ -122,6 +124,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     retry_failed: str | None,
     outputs_from: str | None,
     partition: str | None,
+    partition_range: str | None,
     executor: str | None,
     module: str | None,
     ephemeral: bool,
@@ -145,7 +148,7 @@ def run(  # noqa: PLR0913 - one parameter per option
         raise ConfigError("--outputs-from goes with --only or --from")
     gc.disable()  # importing Dagster makes a million objects and no garbage: a fifth of its CPU time is the collector
     from tidemill_core.defs.dag.request import RunRequest
-    from tidemill_core.defs.dag.runs import open_instance, start_dag
+    from tidemill_core.defs.dag.runs import open_instance, start_dag, start_range
 
     request = RunRequest(
         params=given,
@@ -157,12 +160,17 @@ def run(  # noqa: PLR0913 - one parameter per option
         executor=executor,
         module=module,
     )
+    partitions = _partitions(found, request, partition_range)
     watcher = (LiveWatcher if watch and sys.stderr.isatty() else PlainWatcher)(real_stderr())
+    ended: list[RunView] = []
     try:
         with open_instance(ephemeral=ephemeral) as instance:
             gc.freeze()
             gc.enable()
-            ended = start_dag(found, request, instance, watcher=watcher)
+            if partitions is None:
+                ended.append(start_dag(found, request, instance, watcher=watcher))
+            else:
+                ended += start_range(found, request, partitions, instance, watcher=watcher)
     except RunSkipped as skipped:
         click.echo(
             json.dumps({"dag": skipped.dag, "state": "skipped", "reason": skipped.reason}) if as_json else skipped
@@ -170,8 +178,24 @@ def run(  # noqa: PLR0913 - one parameter per option
         return 0
     finally:
         watcher.close()
-    _print_end(ended, as_json=as_json)
-    return _exit_code(ended)
+    for each in ended:
+        _print_end(each, as_json=as_json)
+    if partitions is not None and len(ended) < len(partitions):
+        rest = f"{partitions[len(ended) - 1]}...{partitions[-1]}"
+        click.echo(f"stopped after {len(ended)} of {len(partitions)} partitions; --partition-range {rest}", err=True)
+    return _exit_code(ended[-1])
+
+
+def _partitions(found: LoadedDag, request: RunRequest, range_: str | None) -> list[str] | None:
+    """The partitions of a range; None without one."""
+    if range_ is None:
+        return None
+    from tidemill_core.defs.dag.request import partition_range
+    from tidemill_core.errors import ConfigError
+
+    if request.partition or request.retry_run:
+        raise ConfigError("--partition-range stands alone; leave out --partition and --retry-failed")
+    return partition_range(found, range_)
 
 
 def _print_end(ended: RunView, *, as_json: bool) -> None:

@@ -7,13 +7,14 @@ import contextlib
 import json
 import multiprocessing
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -60,20 +61,20 @@ def run_command(command: Command) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
         outputs = Path(folder) / "outputs"
-        tail: deque[str] = deque(maxlen=TAIL_LINES)
         process = _start(command, outputs)
         assert process.stdout is not None
+        printed = _Printed(command.task, process.stdout)
         _GROUPS.add(process.pid)
-        pump = threading.Thread(target=_copy_lines, args=(process.stdout, command.task, tail), daemon=True)
-        pump.start()
-        try:
-            code = _wait(process, command)
-        except BaseException:  # undone whatever it was, and raised again
-            stop_group(process, command.grace_s)
-            raise
-        finally:
-            pump.join(timeout=TERM_GRACE_S)
-            _GROUPS.discard(process.pid)
+        with WARDEN.watching(process.pid):
+            try:
+                code = _wait(process, command, printed)
+            except BaseException:  # undone whatever it was, and raised again
+                stop_group(process, command.grace_s)
+                raise
+            finally:
+                printed.close()
+                _GROUPS.discard(process.pid)
+        tail = printed.tail
         if code == ExitCode.TEMPORARY:
             raise TaskTemporarilyFailed(command.task, f"exit code {code}; {tail[-1] if tail else 'no output'}")
         if code != 0:
@@ -105,13 +106,124 @@ def _start(command: Command, outputs: Path) -> subprocess.Popen[bytes]:
         raise BadOutputs(f"command of task {command.task!r} cannot be started: {error}") from error
 
 
-def _wait(process: subprocess.Popen[bytes], command: Command) -> int:
+def _wait(process: subprocess.Popen[bytes], command: Command, printed: _Printed) -> int:
+    """Copy what the command prints until it ends, or takes too long."""
     end = monotonic() + command.timeout_s if command.timeout_s else None
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(timeout=POLL_S)
+        # In short turns: an exception raised in this thread from outside comes between two of them.
+        if not printed.copy(POLL_S):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=POLL_S)
+        code = process.poll()
+        if code is not None:
+            return code
         if end is not None and command.timeout_s is not None and monotonic() > end:
             raise TaskTimedOut(command.task, command.timeout_s)
+
+
+class _Printed:
+    """What a command prints, copied to our own output line by line.
+
+    A program that the command left in the background may hold its output open for ever; what is there
+    when the command has ended is copied, and no more is waited for.
+    """
+
+    def __init__(self, task: str, stream: IO[bytes]) -> None:
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._task, self._stream, self._rest = task, stream, b""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(stream, selectors.EVENT_READ)
+
+    def copy(self, wait_s: float) -> bool:
+        """Copy what comes within `wait_s`; False when the output has ended."""
+        if not self._selector.select(wait_s):
+            return True
+        data = os.read(self._stream.fileno(), _CHUNK)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._write(lines)
+        return bool(data)
+
+    def close(self) -> None:
+        """Copy what is left, for a second at most, and let go of the output."""
+        end = monotonic() + 1.0
+        while self._selector.select(0) and monotonic() < end:
+            if not self.copy(0):
+                break
+        self._write([self._rest] if self._rest else [])
+        self._selector.close()
+        self._stream.close()
+        sys.stdout.flush()
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        texts = [line.decode("utf-8", "replace") for line in lines]
+        self.tail.extend(texts)
+        if texts:
+            sys.stdout.write("".join(f"[{self._task}] {text}\n" for text in texts))
+
+
+class _Warden:
+    """A small process that ends the commands of this one when it is killed with SIGKILL.
+
+    It hears of every command on its standard input, which closes when this process is gone in whatever way.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+
+    @contextlib.contextmanager
+    def watching(self, group: int) -> Iterator[None]:
+        """Have a process group ended if this process is killed inside the block."""
+        self._tell(f"+{group}\n")
+        try:
+            yield
+        finally:
+            self._tell(f"-{group}\n")
+
+    def _tell(self, line: str) -> None:
+        with self._lock, contextlib.suppress(OSError):  # without a warden commands still run
+            if self._process is None or self._pid != os.getpid():
+                self._start()
+            assert self._process is not None
+            assert self._process.stdin is not None
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WARDEN_PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # Of a session of its own: what ends our process group must not end it.
+            start_new_session=True,
+        )
+
+
+_CHUNK = 65536
+_WARDEN_PROGRAM = f"""
+import os, signal, sys, time
+groups = set()
+for line in sys.stdin.buffer:
+    (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
+for number, wait_s in ((signal.SIGTERM, {TERM_GRACE_S}), (signal.SIGKILL, 0)):
+    for group in list(groups):
+        try:
+            os.killpg(group, number)
+        except OSError:
+            groups.discard(group)
+    end = time.monotonic() + wait_s
+    while groups and time.monotonic() < end:
+        time.sleep(0.05)
+        for group in list(groups):
+            try:
+                os.killpg(group, 0)
+            except OSError:
+                groups.discard(group)
+"""
+WARDEN = _Warden()
 
 
 def stop_group(process: subprocess.Popen[bytes], grace_s: float = TERM_GRACE_S) -> None:
@@ -123,15 +235,6 @@ def stop_group(process: subprocess.Popen[bytes], grace_s: float = TERM_GRACE_S) 
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _copy_lines(stream: IO[bytes], task: str, tail: deque[str]) -> None:
-    with stream:
-        for line in stream:
-            text = line.decode("utf-8", "replace").rstrip("\n")
-            tail.append(text)
-            sys.stdout.write(f"[{task}] {text}\n")
-    sys.stdout.flush()
 
 
 def _read_outputs(task: str, path: Path) -> dict[str, Any]:

@@ -14,6 +14,13 @@ from tidemill_core.dag.spec import CommandHook, Hook, Hooks, LogHook, WebhookHoo
 from tidemill_core.dag.template import render
 
 DONE_TAG = "tidemill/hooks"
+_SKIPPED: set[tuple[str, str]] = set()
+"""Run and key of the steps of this process whose condition was false."""
+
+
+def note_skipped(run_id: str, step_key: str) -> None:
+    """Keep the success hooks of a step from running: Dagster takes a step without output for a success."""
+    _SKIPPED.add((run_id, step_key))
 
 
 def run_hooks(hooks: Sequence[Hook], facts: Mapping[str, str], log: logging.Logger) -> None:
@@ -60,6 +67,9 @@ def task_hooks(dag: str, task: str, hooks: Hooks) -> set[dg.HookDefinition]:
             continue
 
         def fire(context: dg.HookContext, wanted: Sequence[Hook] = wanted, status: str = status) -> None:
+            if (context.run_id, context.step_key) in _SKIPPED:
+                _SKIPPED.discard((context.run_id, context.step_key))
+                return
             facts = {"dag": dag, "id": context.run_id, "status": status, "task": task}
             run_hooks(wanted, facts, context.log)
 

@@ -13,9 +13,11 @@ from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.params import bind
 from tidemill_core.dag.shell import misplaced, shell_references, unsuitable
 from tidemill_core.defs.dag import outputs
-from tidemill_core.defs.dag.jobs import output_sources
+from tidemill_core.defs.dag.jobs import output_sources, partitions_definition
 from tidemill_core.errors import ConfigError
 from tidemill_core.plugins import did_you_mean
+
+_SHOWN_KEYS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,3 +146,52 @@ def typed_params(dag: LoadedDag, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {name: spec for name, spec in dag.spec.params.items() if name in given}
     return bind(known, given, dag=dag.spec.name)
+
+
+def check_partition(dag: LoadedDag, request: RunRequest) -> None:
+    """Insist on a partition of a partitioned DAG, and on none of another, before a run exists.
+
+    Raises:
+        ConfigError: It is missing, unknown, or the DAG has none.
+    """
+    definition = partitions_definition(dag.spec)
+    if definition is None:
+        if request.partition:
+            raise ConfigError(f"DAG {dag.spec.name!r} has no partitions; leave out --partition")
+        return
+    if request.retry_run is not None and request.partition is None:
+        return  # that of the run it retries
+    keys = definition.get_partition_keys()
+    if request.partition is None:
+        raise ConfigError(f"DAG {dag.spec.name!r} is partitioned; give --partition KEY, {_few(keys)}")
+    if request.partition not in keys:
+        near = did_you_mean(request.partition, list(keys)).partition("; known")[0]
+        known = near or f"; its partitions are {_few(keys)}"
+        raise ConfigError(f"DAG {dag.spec.name!r} has no partition {request.partition!r}{known}")
+
+
+def partition_range(dag: LoadedDag, text: str) -> list[str]:
+    """List the partitions of ``FROM...TO``, both included, in their order.
+
+    Raises:
+        ConfigError: The DAG has no partitions, a key is unknown, or the range runs backwards.
+    """
+    definition = partitions_definition(dag.spec)
+    if definition is None:
+        raise ConfigError(f"DAG {dag.spec.name!r} has no partitions; leave out --partition-range")
+    first, found, last = text.partition("...")
+    if not found:
+        raise ConfigError(f"--partition-range {text!r} is not FROM...TO, such as 2024-01-01...2024-01-31")
+    keys = definition.get_partition_keys()
+    for key in (first, last):
+        if key not in keys:
+            raise ConfigError(f"DAG {dag.spec.name!r} has no partition {key!r}; its partitions are {_few(keys)}")
+    if keys.index(first) > keys.index(last):
+        raise ConfigError(f"--partition-range {text!r} runs backwards; write {last}...{first}")
+    return list(keys[keys.index(first) : keys.index(last) + 1])
+
+
+def _few(keys: Sequence[str]) -> str:
+    if not keys:
+        return "none so far"
+    return ", ".join(keys) if len(keys) <= _SHOWN_KEYS else f"{keys[0]} ... {keys[-1]} ({len(keys)})"

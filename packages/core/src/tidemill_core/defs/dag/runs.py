@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
+from uuid import uuid4
 
 import dagster as dg
 
@@ -22,6 +24,7 @@ from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, params_key
 from tidemill_core.defs.dag.overlap import CANCEL_TAG, OVERLAP_TAG, Turn, shares_state, take_turn
 from tidemill_core.defs.dag.request import (
     RunRequest,
+    check_partition,
     check_words,
     choose_outputs,
     find_run,
@@ -35,6 +38,8 @@ from tidemill_core.errors import ConfigError, PermanentError
 from tidemill_core.settings import Settings
 
 HEARTBEAT_S = 15.0
+BACKFILL_TAG = "dagster/backfill"
+PARTITION_TAGS = (outputs.PARTITION_TAG, "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
 class Watcher(Protocol):
@@ -91,10 +96,35 @@ def start_dag(
     job = _job(dag, compiled, request.module)
     selected = selected_steps(dag, request)
     check_words(dag, request)
+    check_partition(dag, request)
     turn = Turn(dag=dag.spec.name, overlap=dag.spec.overlap, shares=shares_state(dag.spec))
     with take_turn(instance, turn, say=_say):
         run = _create_run(dag, compiled, job, request, selected, instance)
         return _execute(dag, job, run, request, instance, watcher)
+
+
+def start_range(
+    dag: LoadedDag,
+    request: RunRequest,
+    partitions: Sequence[str],
+    instance: dg.DagsterInstance,
+    *,
+    watcher: Watcher | None = None,
+) -> Iterator[RunView]:
+    """Run a DAG for several partitions, one after the other in their order; ends after the first that fails.
+
+    The runs share the tag `dagster/backfill`, by which the UI shows them together.
+
+    Yields:
+        How each run ended.
+    """
+    backfill = {BACKFILL_TAG: uuid4().hex[:8]}
+    for partition in partitions:
+        one = replace(request, partition=partition, tags={**request.tags, **backfill})
+        ended = start_dag(dag, one, instance, watcher=watcher)
+        yield ended
+        if ended.state != "done":
+            return
 
 
 def _say(text: str) -> None:
@@ -182,7 +212,7 @@ def _create_run(
     own = {key: value for key, value in job.run_tags.items() if key != OVERLAP_TAG}
     tags = {**own, **request.tags, OWNER_TAG: owner_tag(), HEARTBEAT_TAG: f"{time.time():.0f}"}
     if request.partition:
-        tags["dagster/partition"] = request.partition
+        tags[outputs.PARTITION_TAG] = request.partition
     parent = find_run(instance, request.retry_run) if request.retry_run else None
     other = choose_outputs(dag, request, selected, instance)
     if other is not None:
@@ -193,6 +223,7 @@ def _create_run(
         config = {"resources": {params_key(name): {"config": typed_params(dag, request.params)}}}
     if parent is not None:
         _check_parent(name, parent, instance)
+        tags = {**{key: value for key, value in parent.tags.items() if key in PARTITION_TAGS}, **tags}
         return retry_plan(job, instance, parent, config, tags)
     keys = {key for step in selected for key in compiled.keys[step]} if selected and compiled.keys else None
     ops = [op_name(name, step) for step in selected] if selected and not compiled.keys else None
@@ -239,24 +270,36 @@ def _run_hooks(dag: LoadedDag, run: RunView, instance: dg.DagsterInstance) -> No
 
 
 def log_lines(instance: dg.DagsterInstance, run_id: str, task: str | None = None) -> Iterator[str]:
-    """Yield what the tasks of a run, or one task, printed and logged; each line begins with ``[task]``."""
+    """Yield what the tasks of a run, or one task, printed and logged.
+
+    On threads a task's output stands in a log of its own and in that of the whole process: it is
+    read from one of them.
+    """
     run = instance.get_run_by_id(run_id)
     names = task_names(instance, run) if run else {}
-    manager = instance.compute_log_manager
+    captured: list[Any] = []
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
         name = name_of(names, entry.step_key or "")
         if event is None and name is not None and task in (None, name):
             yield f"[{name}] {logging.getLevelName(entry.level).lower()}: {entry.user_message}"
-        if event is None or event.event_type != dg.DagsterEventType.LOGS_CAPTURED:
-            continue
-        captured = event.logs_captured_data
-        keys = captured.step_keys or []
-        data = manager.get_log_data([run_id, "compute_logs", captured.file_key])
-        own = len(keys) == 1 and name_of(names, keys[0]) == task
+        elif event is not None and event.event_type == dg.DagsterEventType.LOGS_CAPTURED:
+            captured.append(event.logs_captured_data)
+    own = [each for each in captured if _only_task(each, names) == task]
+    shared = [each for each in captured if _only_task(each, names) is None]
+    prefix = "" if task is None or own else f"[{task}]"
+    chosen = (own if task is not None else shared) or shared or captured
+    for each in chosen:
+        data = instance.compute_log_manager.get_log_data([run_id, "compute_logs", each.file_key])
         for line in _text(data.stdout).splitlines() + _text(data.stderr).splitlines():
-            if task is None or own or line.startswith(f"[{task}]"):
+            if line.startswith(prefix):
                 yield line
+
+
+def _only_task(captured: Any, names: Mapping[str, str]) -> str | None:
+    """The task whose output alone a log holds; None for the log of several."""
+    keys = captured.step_keys or []
+    return name_of(names, keys[0]) if len(keys) == 1 else None
 
 
 def _text(data: bytes | None) -> str:

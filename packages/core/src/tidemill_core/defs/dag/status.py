@@ -5,6 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import dagster as dg
 
 from tidemill_core.dag.errors import LockLost
 from tidemill_core.dag.report import RunView, State, TaskView
-from tidemill_core.defs._dagster import RunStepKeyStatsSnapshot
+from tidemill_core.defs._dagster import ErrorSource, RunStepKeyStatsSnapshot, StepFailureData
 
 OWNER_TAG = "tidemill/owner"
 HEARTBEAT_TAG = "tidemill/heartbeat"
@@ -20,8 +21,17 @@ TASK_TAG = "tidemill/task"
 TIMED_OUT_TAG = "tidemill/timed_out_s"
 LOCK_LOST_TAG = "tidemill/lock_lost"
 SILENT_S = 90.0
+FAILURE = "tidemill/failure"
+"""Metadata of the event that says why a try of a task failed: `transient`, `timeout` or `error`."""
+_FAILURE_EVENTS = {
+    dg.DagsterEventType.STEP_START,
+    dg.DagsterEventType.STEP_RESTARTED,
+    dg.DagsterEventType.ENGINE_EVENT,
+    dg.DagsterEventType.STEP_FAILURE,
+}
 _TEMPORARY = frozenset({"TaskTemporarilyFailed", "RetryRequested", "TaskTimedOut", "StepTimedOut"})
-"""Classes of a last error after which a task may succeed later. A retry rule that is used up leaves a
+"""Classes of a last error after which a step may succeed later, where no fact was recorded (components, steps
+whose thread was left behind). A retry rule that is used up leaves a
 `RetryRequestedFromPolicy` before the error itself, which says nothing about that error."""
 _INTERRUPT = "DagsterExecutionInterruptedError"
 _INTERRUPTED = "stopped by an interrupt"
@@ -40,6 +50,15 @@ _STEP_STATES: Mapping[str, State] = {
     "SKIPPED": "skipped",
     "IN_PROGRESS": "running",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """Why a step failed in the end."""
+
+    text: str
+    is_temporary: bool
+    is_interrupt: bool
 
 
 def owner_tag() -> str:
@@ -113,7 +132,7 @@ def view(instance: dg.DagsterInstance, run_id: str) -> RunView:
     is_over = state in ("done", "failed", "canceled", "lost")
     begun = {key: each.start_time for key, each in stats.items() if each.start_time is not None}
     tasks = [
-        _task(name, stats.get(key), is_over=is_over, is_silent=key in silent, error=failures.get(key, ("", False))[0])
+        _task(name, stats.get(key), is_over=is_over, is_silent=key in silent, failure=failures.get(key))
         for key, name in sorted(names.items(), key=lambda item: begun.get(item[0], time.time()))
     ]
     return RunView(
@@ -125,7 +144,7 @@ def view(instance: dg.DagsterInstance, run_id: str) -> RunView:
         tasks=tasks,
         error=_stopped(run),
         is_temporary=LOCK_LOST_TAG in run.tags
-        or (bool(failures) and all(is_temporary for _, is_temporary in failures.values())),
+        or (bool(failures) and all(each.is_temporary for each in failures.values())),
     )
 
 
@@ -194,7 +213,9 @@ def _status(stats: RunStepKeyStatsSnapshot) -> str:
     return stats.status.value if stats.status else ""
 
 
-def _task(name: str, stats: RunStepKeyStatsSnapshot | None, *, is_over: bool, is_silent: bool, error: str) -> TaskView:
+def _task(
+    name: str, stats: RunStepKeyStatsSnapshot | None, *, is_over: bool, is_silent: bool, failure: _Failure | None
+) -> TaskView:
     if stats is None or stats.status is None:
         return TaskView(name=name, state="not run" if is_over else "waiting", tries=0, seconds=None)
     state = _STEP_STATES.get(_status(stats), "running")
@@ -204,13 +225,17 @@ def _task(name: str, stats: RunStepKeyStatsSnapshot | None, *, is_over: bool, is
         state = "retrying"
     if state == "done" and is_silent:
         state = "skipped"
-    if state == "failed" and error == _INTERRUPTED:
+    if state == "failed" and failure is not None and failure.is_interrupt:
         state = "canceled"
     seconds = None
     if stats.start_time is not None and not (state == "lost" and stats.end_time is None):
         seconds = (stats.end_time or time.time()) - stats.start_time
     return TaskView(
-        name=name, state=state, tries=stats.attempts or (1 if stats.start_time else 0), seconds=seconds, error=error
+        name=name,
+        state=state,
+        tries=stats.attempts or (1 if stats.start_time else 0),
+        seconds=seconds,
+        error=failure.text if failure else "",
     )
 
 
@@ -223,23 +248,35 @@ def _without_output(
     return {key for key in stats if key not in spoke}
 
 
-def _failures(instance: dg.DagsterInstance, run_id: str) -> dict[str, tuple[str, bool]]:
-    """The last error of each failed step, and whether it said that it may succeed later."""
-    found: dict[str, tuple[str, bool]] = {}
-    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+def _failures(instance: dg.DagsterInstance, run_id: str) -> dict[str, _Failure]:
+    """The last error of each failed step, and what kind of failure it was."""
+    found: dict[str, _Failure] = {}
+    kinds: dict[str, str] = {}
+    for entry in instance.all_logs(run_id, of_type=_FAILURE_EVENTS):
         event = entry.get_dagster_event()
-        data = event.step_failure_data
-        error: Any = data.error
-        is_temporary = False
-        while error is not None:
-            is_temporary = is_temporary or error.cls_name in _TEMPORARY
-            if error.cause is None:
-                break
-            error = error.cause
-        described = data.user_failure_data.description if data.user_failure_data else None
-        text = described or (error.message.strip() if error else "failed")
-        names = {each.cls_name for each in (data.error, error) if each is not None}
-        if _INTERRUPT in names or text.startswith(_INTERRUPT):
-            text = _INTERRUPTED
-        found[event.step_key or ""] = (_MODULES.sub("", text), is_temporary)
+        key = event.step_key or ""
+        if event.is_step_failure:
+            found[key] = _failure(event.step_failure_data, kinds.get(key))
+        elif event.is_engine_event:
+            kind = event.engine_event_data.metadata.get(FAILURE)
+            if kind is not None:
+                kinds[key] = str(kind.value)
+        else:
+            kinds.pop(key, None)  # another try begins; what ended the last one says nothing about it
     return found
+
+
+def _failure(data: StepFailureData, kind: str | None) -> _Failure:
+    """Describe a failure; without a recorded fact, by the classes of its errors."""
+    errors: list[Any] = [data.error] if data.error is not None else []
+    while errors and errors[-1].cause is not None:
+        errors.append(errors[-1].cause)
+    classes = {error.cls_name for error in errors}
+    described = data.user_failure_data.description if data.user_failure_data else None
+    text = described or (errors[-1].message.strip() if errors else "failed")
+    is_interrupt = data.error_source is ErrorSource.INTERRUPT or _INTERRUPT in classes
+    return _Failure(
+        text=_INTERRUPTED if is_interrupt else _MODULES.sub("", text),
+        is_temporary=kind in ("transient", "timeout") if kind else bool(classes & _TEMPORARY),
+        is_interrupt=is_interrupt,
+    )

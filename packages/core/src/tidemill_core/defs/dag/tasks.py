@@ -21,7 +21,8 @@ from tidemill_core.dag.spec import RetrySpec
 from tidemill_core.dag.template import TemplateError, condition_references, holds, render
 from tidemill_core.dag.values import as_text, decode
 from tidemill_core.defs.dag import child_run, outputs
-from tidemill_core.defs.dag.states import note_exit_code, read_states
+from tidemill_core.defs.dag.hooks import note_skipped
+from tidemill_core.defs.dag.states import note_failure, read_states
 from tidemill_core.errors import PermanentError, TransientError
 
 DEFAULT_RETRIES = RetrySpec(count=3, delay_s=5.0, on=("transient",))
@@ -80,6 +81,8 @@ def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
     scopes = scopes_of(plan, context)
     if task.when and not holds(task.when, scopes):
         context.log.info("task %s is skipped: %s is false", plan.step.name, task.when)
+        if task.hooks.on_success:
+            note_skipped(context.run.run_id, context.get_step_execution_context().step.key)
         return
     try:
         result = _work(plan, context, scopes)
@@ -89,7 +92,7 @@ def execute(plan: TaskPlan, context: Context) -> Iterator[Any]:
     except dg.RetryRequested:
         raise
     except Exception as error:  # the task's own code may raise anything; it becomes retry or failure
-        note_exit_code(context, error)
+        note_failure(context, error)
         raise translated(plan.step, error) from error
 
 

@@ -15,7 +15,7 @@ from tidemill_core.defs.metrics.families import Families
 
 RUNS_ENDED = {Type.RUN_SUCCESS: "success", Type.RUN_FAILURE: "failure", Type.RUN_CANCELED: "canceled"}
 STEPS_ENDED = {Type.STEP_SUCCESS: "success", Type.STEP_FAILURE: "failure", Type.STEP_SKIPPED: "skipped"}
-STEP_TYPES = {Type.STEP_START, Type.STEP_RESTARTED, *STEPS_ENDED}
+STEP_TYPES = {Type.STEP_START, Type.STEP_RESTARTED, Type.STEP_OUTPUT, *STEPS_ENDED}
 OTHER_TYPES = {
     *(Type.RUN_ENQUEUED, Type.RUN_STARTING, Type.RUN_START, *RUNS_ENDED),
     *(Type.ASSET_MATERIALIZATION, Type.ASSET_CHECK_EVALUATION),
@@ -67,7 +67,7 @@ class EventFollower:
         self._types = OTHER_TYPES if self._has_run_files else OTHER_TYPES | STEP_TYPES
         self._since = since
         self._cursor: int | None = None
-        self._queued, self._runs, self._steps = Moments(), Moments(), Moments()
+        self._queued, self._runs, self._steps, self._outputs = Moments(), Moments(), Moments(), Moments()
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._detail: deque[tuple[str, int]] = deque()
 
@@ -192,12 +192,20 @@ class EventFollower:
     def _step(self, event: EventLogEntry) -> None:
         kind, job, key = event.dagster_event_type, event.job_name or "", event.step_key or ""
         step = _DYNAMIC.sub("", key)
+        if kind is Type.STEP_OUTPUT:
+            self._outputs.begin(event.run_id, key, event.timestamp)
+            return
         if kind not in STEPS_ENDED:
             self._steps.begin(event.run_id, key, event.timestamp)
             if kind is Type.STEP_RESTARTED:
                 self.families.step_retries.at(job, step).inc()
             return
-        self.families.steps.at(job, step, STEPS_ENDED[kind]).inc()
+        has_output = self._outputs.end(event.run_id, key, event.timestamp) is not None
+        status = STEPS_ENDED[kind]
+        # A task of a DAG file whose condition is false succeeds without output: Dagster has no other way to skip.
+        if status == "success" and not has_output and key.startswith(f"{job}__"):
+            status = "skipped"
+        self.families.steps.at(job, step, status).inc()
         took = self._steps.end(event.run_id, key, event.timestamp)
         if took is not None:
             self.families.step_seconds.at(job, step).observe(took)
