@@ -57,8 +57,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt, Stopped):
         click.echo("interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
-    except (TidemillError, ModuleNotFoundError) as failed:
-        error = missing_extra(failed) if isinstance(failed, ModuleNotFoundError) else failed
+    except Exception as failed:  # what is none of ours is raised again
+        error = _ours(failed)
         if error is None:
             raise
         from tidemill_core.config import ConfigFaults
@@ -68,6 +68,19 @@ def main(args: Sequence[str] | None = None) -> None:
         for line in lines:
             click.echo(f"error: {redact(line)}", err=True)
         sys.exit(exit_code(error))
+
+
+def _ours(error: Exception) -> TidemillError | None:
+    """The error as one of ours: a library that is not installed, or trouble with Dagster's storage."""
+    if isinstance(error, TidemillError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return missing_extra(error)
+    if "dagster" not in sys.modules:
+        return None
+    from tidemill_core.defs.storage_errors import storage_error
+
+    return storage_error(error)
 
 
 def _stop_like_an_interrupt() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tidemill_core.errors import ConfigError
+from tidemill_core.defs.storage_errors import storage_error
+from tidemill_core.errors import ConfigError, TransientError
 from tidemill_core.settings import Settings
 
 PASSWORD_VARIABLE = "TIDEMILL_DAGSTER_POSTGRES_PASSWORD"  # noqa: S105  # the name of a variable
@@ -32,13 +33,17 @@ def prepare_home(settings: Settings, *, environ: MutableMapping[str, str] | None
         The folder, absolute.
 
     Raises:
-        ConfigError: A URL in the settings is not of a kind Dagster can use.
+        ConfigError: A URL in the settings is not of a kind Dagster can use, or the folder cannot be written.
+        DiskFull: There is no room for it.
     """
     home = settings.home.absolute() / "dagster"
     try:
         home.mkdir(parents=True, exist_ok=True)
         _write(home / "dagster.yaml", instance_config(settings, home))
     except OSError as error:
+        found = storage_error(error)
+        if isinstance(found, TransientError):
+            raise found from error
         raise ConfigError(
             f"the home {home} cannot be made or written: {error.strerror}; set TIDEMILL_HOME to a folder of your own"
         ) from error
