@@ -19,6 +19,7 @@ EXTRA_OF = {
     "polars": "frames",
     "botocore": "s3",
     "google": "gs",
+    "azure": "azure",
     "confluent_kafka": "servers",
     "dagster_webserver": "ui",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError
 
@@ -19,26 +19,52 @@ from tidemill_core.variables import PREFIX, Variable, read_secret, refuse_unknow
 
 
 class StorageOptions(Config):
-    """How to reach and sign in to object stores; unset fields fall back to each cloud's own variables."""
+    """How to reach and sign in to object stores; unset fields fall back to each cloud's own variables and files."""
 
+    anonymous: bool = False
+    """Sign nothing for a cloud that has no identity among these settings; unset means credentials must be found."""
+    ca_bundle: Path | None = None
+    """PEM file of the authorities to trust; unset means ``REQUESTS_CA_BUNDLE``, AWS's for S3, or the system's."""
     s3_endpoint_url: str | None = None
-    """S3-compatible endpoint, such as ``http://127.0.0.1:9090``; unset means AWS."""
+    """S3-compatible endpoint, such as ``http://127.0.0.1:9090``; unset means ``AWS_ENDPOINT_URL`` and the like."""
+    s3_profile: str | None = None
+    """Profile of AWS's files; unset means ``AWS_PROFILE``, else ``default``."""
     s3_access_key_id: str | None = None
     """Access key id; unset means the AWS credential chain."""
     s3_secret_access_key: SecretStr | None = None
     """Secret of the access key."""
+    s3_session_token: SecretStr | None = None
+    """Session token of a temporary access key."""
     s3_region: str | None = None
-    """Region; unset means ``us-east-1`` with an endpoint, else AWS's own setting."""
+    """Region; unset means the one of AWS's variables or profile, else ``us-east-1``."""
+    s3_sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
+    """Server-side encryption of what is written; unset means the bucket's own."""
+    s3_kms_key: str | None = None
+    """KMS key (id, ARN or alias) that encrypts what is written; unset means AWS's own."""
+    s3_requester_pays: bool = False
+    """Pay for requests to buckets whose owner asks for it."""
     gcs_endpoint_url: str | None = None
-    """GCS-compatible JSON API endpoint; unset means Google."""
+    """GCS-compatible JSON API endpoint; unset means ``STORAGE_EMULATOR_HOST`` (anonymous), else Google."""
     gcs_credentials_file: Path | None = None
-    """Service-account key file; unset means application default credentials, or none with an endpoint."""
+    """Google credentials file of any kind; unset means application default credentials."""
+    gcs_quota_project: str | None = None
+    """Project that requests are counted and billed to; unset means the credentials' own."""
     azure_endpoint_url: str | None = None
     """Blob endpoint, such as ``http://127.0.0.1:10000/devstoreaccount1``; unset means Azure."""
     azure_account: str | None = None
-    """Storage account name."""
+    """Storage account name; unset means ``AZURE_STORAGE_ACCOUNT`` or ``AZURE_STORAGE_ACCOUNT_NAME``."""
     azure_key: SecretStr | None = None
     """Storage account key."""
+    azure_connection_string: SecretStr | None = None
+    """Connection string: account, key or SAS, and endpoint in one."""
+    azure_sas_token: SecretStr | None = None
+    """Shared access signature of the account or the container."""
+    azure_tenant_id: str | None = None
+    """Tenant of the service principal."""
+    azure_client_id: str | None = None
+    """Client of the service principal; without a secret, of the managed or workload identity."""
+    azure_client_secret: SecretStr | None = None
+    """Secret of the service principal."""
 
 
 class Settings(Config):

@@ -38,8 +38,8 @@ class TestAzStore(ObjectStoreSuite):
     ("place", "checksum"),
     [
         ("s3_bucket", "tidemill_core.storage.s3._crc32"),
-        ("gcs_bucket", "tidemill_core.storage.gs._md5"),
-        ("azure_container", "tidemill_core.storage.az._md5"),
+        ("gcs_bucket", "tidemill_core.storage.gs.md5_base64"),
+        ("azure_container", "tidemill_core.storage.az.md5_base64"),
     ],
 )
 def test_a_body_damaged_on_the_way_is_refused_by_the_store(request, place, checksum, monkeypatch):

@@ -9,7 +9,8 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from tidemill_core.storage._connections import Connections, NotConnected, _tls_context
+from tidemill_core.storage._connections import Connections, NotConnected
+from tidemill_core.storage._net import _context
 
 HOST = {"host": "store"}
 
@@ -221,9 +222,9 @@ def certificate(tmp_path):
     subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     subprocess.run([*command, "-keyout", str(key), "-out", str(made)], check=True, capture_output=True)
-    _tls_context.cache_clear()
+    _context.cache_clear()
     yield made, key
-    _tls_context.cache_clear()
+    _context.cache_clear()
 
 
 def over_tls(certificate):

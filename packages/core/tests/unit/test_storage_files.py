@@ -214,7 +214,8 @@ def test_a_wrong_url_says_how_to_write_it(url, error, monkeypatch):
 
 
 def test_an_azure_url_without_an_account_is_refused(monkeypatch):
-    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_CONNECTION_STRING"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("TIDEMILL_AZURE_ACCOUNT", raising=False)
 
     with pytest.raises(ConfigError, match="TIDEMILL_AZURE_ACCOUNT"):

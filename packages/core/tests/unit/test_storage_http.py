@@ -10,7 +10,6 @@ from tidemill_core.errors import ObjectNotFound, PreconditionFailed, exit_code
 from tidemill_core.settings import StorageOptions
 from tidemill_core.storage import StoreRefused, StoreUnavailable, open_store
 from tidemill_core.storage._http import Request
-from tidemill_core.storage._sharedkey import signer as azure_signer
 from tidemill_core.storage._sigv4 import Credentials, sign
 
 SECRET = "never-shown"
@@ -217,9 +216,3 @@ def test_the_signature_equals_the_example_of_aws():
 
 def test_credentials_never_show_their_secret():
     assert SECRET not in repr(Credentials(access_key="a", secret_key=SECRET, token=SECRET))
-
-
-def test_an_azure_request_without_a_key_is_anonymous():
-    headers = azure_signer("account", None, base_path="")(Request(method="GET", path="/x", doing="read"))
-
-    assert "Authorization" not in headers

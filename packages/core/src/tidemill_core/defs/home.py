@@ -156,6 +156,8 @@ def _secrets(settings: Settings) -> dict[str, str]:
     if settings.compute_logs_url and options.s3_access_key_id and options.s3_secret_access_key:
         found["AWS_ACCESS_KEY_ID"] = options.s3_access_key_id
         found["AWS_SECRET_ACCESS_KEY"] = options.s3_secret_access_key.get_secret_value()
+        if options.s3_session_token:
+            found["AWS_SESSION_TOKEN"] = options.s3_session_token.get_secret_value()
         found["AWS_DEFAULT_REGION"] = options.s3_region or "us-east-1"
     return found
 

@@ -5,8 +5,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field, SecretStr
+from pydantic import Field, ValidationError
 
+from tidemill_core.errors import ConfigError
 from tidemill_core.plugins import Registry
 from tidemill_core.settings import Settings, StorageOptions
 
@@ -46,25 +47,39 @@ class ObjectStoreResource(dg.ConfigurableResource[Any]):
     """A place in an object store: a bucket and prefix, or a folder."""
 
     url: str = Field(default="", description="file://, s3://, gs:// or az://...; empty means the lake of the settings.")
+    anonymous: bool = Field(default=False, description="Sign nothing for a cloud without an identity here.")
+    ca_bundle: str = Field(default="", description="PEM file of the authorities to trust.")
     s3_endpoint_url: str = Field(default="", description="S3-compatible endpoint; empty means the settings, then AWS.")
+    s3_profile: str = Field(default="", description="Profile of AWS's files.")
     s3_access_key_id: str = Field(default="", description="Access key id; empty means the settings, then AWS's chain.")
     s3_secret_access_key: str = Field(default="", description="Its secret; give it as an EnvVar.")
-    s3_region: str = Field(default="", description="Region; empty means the settings.")
+    s3_session_token: str = Field(default="", description="Its session token, if it is temporary.")
+    s3_region: str = Field(default="", description="Region; empty means the settings, then AWS's configuration.")
+    s3_sse: str = Field(default="", description="Encryption of what is written: AES256, aws:kms or aws:kms:dsse.")
+    s3_kms_key: str = Field(default="", description="KMS key that encrypts what is written.")
+    s3_requester_pays: bool = Field(default=False, description="Pay for requests to others' buckets.")
+    gcs_endpoint_url: str = Field(default="", description="GCS endpoint; empty means the settings, then Google.")
+    gcs_credentials_file: str = Field(default="", description="Google credentials file of any kind.")
+    gcs_quota_project: str = Field(default="", description="Project that requests are billed to.")
+    azure_endpoint_url: str = Field(default="", description="Blob endpoint; empty means the settings, then Azure.")
+    azure_account: str = Field(default="", description="Storage account.")
+    azure_key: str = Field(default="", description="Account key; give it as an EnvVar.")
+    azure_connection_string: str = Field(default="", description="Connection string; give it as an EnvVar.")
+    azure_sas_token: str = Field(default="", description="Shared access signature; give it as an EnvVar.")
+    azure_tenant_id: str = Field(default="", description="Tenant of the service principal.")
+    azure_client_id: str = Field(default="", description="Client of the service principal or managed identity.")
+    azure_client_secret: str = Field(default="", description="Secret of the service principal; an EnvVar.")
 
     @classmethod
     def from_s3(cls, s3: "S3Resource", url: str) -> "ObjectStoreResource":
-        """Use the endpoint and the keys of a dagster-aws `S3Resource`, or of its named profile, for `url`."""
-        key_id, secret = s3.aws_access_key_id, s3.aws_secret_access_key
-        if s3.profile_name and not key_id:
-            import boto3
-
-            found = boto3.session.Session(profile_name=s3.profile_name).get_credentials()
-            key_id, secret = (found.access_key, found.secret_key) if found else (None, None)
+        """Use the endpoint and the keys of a dagster-aws `S3Resource`, or its named profile, for `url`."""
         return cls(
             url=url,
             s3_endpoint_url=s3.endpoint_url or "",
-            s3_access_key_id=key_id or "",
-            s3_secret_access_key=secret or "",
+            s3_profile="" if s3.aws_access_key_id else s3.profile_name or "",
+            s3_access_key_id=s3.aws_access_key_id or "",
+            s3_secret_access_key=s3.aws_secret_access_key or "",
+            s3_session_token=s3.aws_session_token or "",
             s3_region=s3.region_name or "",
         )
 
@@ -84,11 +99,38 @@ class ObjectStoreResource(dg.ConfigurableResource[Any]):
         return open_store(url, self.options())
 
     def options(self) -> StorageOptions:
-        """Storage options: the settings', with this resource's fields over them."""
-        given = {name: getattr(self, name) for name in StorageOptions.model_fields if getattr(self, name, "")}
-        if "s3_secret_access_key" in given:
-            given["s3_secret_access_key"] = SecretStr(given["s3_secret_access_key"])
-        return Settings.from_env().storage.model_copy(update=given)
+        """Storage options: the settings', with this resource's fields over them.
+
+        A resource that names an identity of a cloud names all of it: no half of it comes from the settings.
+
+        Raises:
+            ConfigError: A field's value is none of those it can have.
+        """
+        given = {name: value for name in StorageOptions.model_fields if (value := getattr(self, name))}
+        settings = Settings.from_env().storage
+        replaced = {name for identity in _IDENTITIES if identity & given.keys() for name in identity}
+        kept = {name: getattr(settings, name) for name in settings.model_fields_set - replaced}
+        try:
+            return StorageOptions(**{**kept, **given})
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise ConfigError(f"wrong object store resource: {faults}") from error
+
+
+_IDENTITIES = (
+    frozenset({"s3_profile", "s3_access_key_id", "s3_secret_access_key", "s3_session_token"}),
+    frozenset(
+        {
+            "azure_key",
+            "azure_connection_string",
+            "azure_sas_token",
+            "azure_tenant_id",
+            "azure_client_id",
+            "azure_client_secret",
+        }
+    ),
+)
+"""The fields of `StorageOptions` that say who we are, by cloud."""
 
 
 class KafkaResource(dg.ConfigurableResource[Any]):

@@ -40,7 +40,7 @@ class FakeGcsService:
             cwd=folder,
             url=f"http://{address}",
             settings={
-                "TIDEMILL_GCS_ENDPOINT_URL": f"http://{address}",
+                "STORAGE_EMULATOR_HOST": f"http://{address}",
                 "TIDEMILL_TEST_GCS_ENDPOINT_URL": f"http://{address}",
             },
         )

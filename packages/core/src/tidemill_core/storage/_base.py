@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from tidemill_core.errors import PreconditionFailed
 
@@ -86,8 +86,12 @@ class ObjectStore(Protocol):
     def uri(self, key: str) -> str:
         """The full URL of one object, for metadata and for readers such as polars."""
 
-    def reader_options(self) -> dict[str, str]:
-        """`storage_options` with which polars reads `uri(...)`; holds secrets, never log it."""
+    def reader_options(self) -> dict[str, Any]:
+        """Arguments with which polars scans `uri(...)`: ``pl.scan_parquet(store.uri(key), **store.reader_options())``.
+
+        They are ``storage_options`` and ``credential_provider``, which polars asks for new credentials when
+        those it has end; empty where polars needs none. They hold secrets: never log them.
+        """
 
 
 class Fetching(Protocol):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import http.client
 import select
-import ssl
 from collections.abc import Iterator, Mapping
-from functools import cache
 from http import HTTPStatus
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
+
+from tidemill_core.storage._net import proxy_for, tls_context
 
 CONNECT_S, READ_S = 10.0, 120.0
 _KEPT_IDLE = 64
@@ -126,15 +126,22 @@ class Connections:
     """Connections to one origin, opened as they are needed and kept for the next request.
 
     Args:
-        origin: ``scheme://host:port``. One that is reached by https goes through the environment's proxy.
+        origin: ``scheme://host:port``, reached by the environment's proxy if it names one.
+        ca_bundle: File or folder of the authorities to trust; None means the system's.
+
+    Raises:
+        ConfigError: The CA bundle cannot be read, or the proxy has no address.
     """
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, ca_bundle: str | None = None) -> None:
         parts = urlsplit(origin)
-        self._is_tls = parts.scheme == "https"
         self._host = parts.hostname or ""
-        self._port = parts.port or (443 if self._is_tls else 80)
-        self._proxy = _proxy(self._host) if self._is_tls else None
+        self._context = tls_context(ca_bundle) if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._context else 80)
+        self.proxy = proxy_for(origin)
+        # A proxy reads requests that are not encrypted: it wants them with the whole URL, and its password in each.
+        self._forwarded = self.proxy.headers if self.proxy and self._context is None else None
+        self._origin, self._named = origin, parts.netloc
         # A list's append and pop are atomic: threads share it without a lock.
         self._idle: list[Connection] = []
 
@@ -148,6 +155,8 @@ class Connections:
             OSError: The connection broke, or the other side was silent for two minutes.
             HTTPException: The reply is not HTTP.
         """
+        if self._forwarded is not None:
+            target, headers = self._origin + target, {"Host": self._named, **_without_host(headers), **self._forwarded}
         connection = self._connected()
         try:
             connection.ask(method, target, headers, body)
@@ -182,14 +191,12 @@ class Connections:
         return connection
 
     def _new(self) -> Connection:
-        if not self._is_tls:
-            return Connection(self._host, self._port, timeout=CONNECT_S)
-        context = _tls_context()
-        if self._proxy is None:
-            return TlsConnection(self._host, self._port, timeout=CONNECT_S, context=context)
-        host, port, headers = self._proxy
-        connection = TlsConnection(host, port, timeout=CONNECT_S, context=context)
-        connection.set_tunnel(self._host, self._port, headers)
+        host, port = (self.proxy.host, self.proxy.port) if self.proxy else (self._host, self._port)
+        if self._context is None:
+            return Connection(host, port, timeout=CONNECT_S)
+        connection = TlsConnection(host, port, timeout=CONNECT_S, context=self._context)
+        if self.proxy:
+            connection.set_tunnel(self._host, self._port, dict(self.proxy.headers))
         return connection
 
 
@@ -211,7 +218,7 @@ class Connection(http.client.HTTPConnection):
             ValueError: A header cannot be sent: it holds a line break, or is not Latin-1.
         """
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        if "host" not in headers:
+        if "host" not in headers and "Host" not in headers:
             lines.append(f"Host: {self._named()}")
         if "Accept-Encoding" not in headers:
             lines.append("Accept-Encoding: identity")
@@ -252,6 +259,10 @@ class Connection(http.client.HTTPConnection):
 
 class TlsConnection(Connection, http.client.HTTPSConnection):
     """The same over TLS."""
+
+
+def _without_host(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() != "host"}
 
 
 def _read_head(source: BinaryIO) -> tuple[int, bytes, ReplyHeaders]:
@@ -323,26 +334,3 @@ def _chunk_bytes(source: BinaryIO) -> int:
 def _expect_line_end(source: BinaryIO) -> None:
     if _line(source):
         raise http.client.HTTPException("a chunk is longer than it said")
-
-
-@cache
-def _tls_context() -> ssl.SSLContext:
-    """Trust what the system trusts, or ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``; made once, as loading costs 20 ms."""
-    return ssl.create_default_context()
-
-
-def _proxy(host: str) -> tuple[str, int, dict[str, str]] | None:
-    """Host, port and headers of the proxy that the environment names for https."""
-    from base64 import b64encode
-    from urllib.parse import unquote
-    from urllib.request import getproxies, proxy_bypass
-
-    found = getproxies().get("https")
-    if not found or proxy_bypass(host):
-        return None
-    parts = urlsplit(found if "://" in found else f"http://{found}")
-    headers = {}
-    if parts.username:
-        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Proxy-Authorization"] = f"Basic {b64encode(secret.encode()).decode()}"
-    return parts.hostname or "", parts.port or 80, headers

@@ -1,20 +1,24 @@
-"""One HTTP endpoint of an object store: signed requests, answers mapped to our errors."""
+"""One HTTP endpoint of an object store: pooled connections, signed requests, answers mapped to our errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
-from urllib.parse import quote, urlsplit
+from ssl import SSLCertVerificationError
+from threading import Lock
+from typing import Protocol
+from urllib.parse import quote
 
 from tidemill_core.errors import ObjectNotFound, PreconditionFailed, StorageError
 from tidemill_core.lifecycle import stop_here
 from tidemill_core.retry import RetryPolicy
 from tidemill_core.storage._connections import BROKEN, Connections, Exchange, NotConnected
-from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
+from tidemill_core.storage.errors import CredentialsRefused, StoreRefused, StoreUnavailable
 
 Headers = Mapping[str, str]
 Query = Mapping[str, str]
@@ -43,6 +47,10 @@ class Request:
     is_repeatable: bool = True
     """Repeating it after a lost answer does no harm."""
 
+    def having(self, headers: Headers) -> Request:
+        """The same request with more headers."""
+        return replace(self, headers={**self.headers, **headers})
+
     def encoded_query(self) -> str:
         """The query as it is sent and signed: sorted, every reserved character escaped."""
         return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(self.query.items()))
@@ -57,26 +65,58 @@ class Reply:
     body: bytes
 
 
-Sign = Callable[[Request], Headers]
-"""Gives every header to send with a request, credentials included."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where requests go; `path` precedes every request's, and `query` (encoded, perhaps secret) follows it."""
+
+    origin: str
+    host: str
+    path: str = ""
+    query: str = ""
+    ca_bundle: str | None = None
+
+    @classmethod
+    def of(cls, base_url: str, *, query: str = "", ca_bundle: str | None = None) -> Place:
+        """Cut up ``scheme://host:port/path``."""
+        scheme, _, rest = base_url.partition("://")
+        host, slash, path = rest.partition("/")
+        return cls(
+            origin=f"{scheme}://{host}",
+            host=host,
+            path=(slash + path).rstrip("/"),
+            query=query,
+            ca_bundle=ca_bundle,
+        )
+
+
+class Access(Protocol):
+    """Who we are to a store, and where it is; answers may teach both."""
+
+    def place(self) -> Place:
+        """Where requests go now."""
+
+    def signed(self, request: Request, place: Place) -> Headers:
+        """Every header to send, credentials included."""
+
+    def corrected(self, sent: Headers, reply: Reply) -> str | None:
+        """Learn from a refusal; names what is other now, such as ``region``, or None if nothing is."""
+
+    def advice(self, reply: Reply, code: str) -> tuple[bool, str]:
+        """Whether a refusal is about who we are, and what to do."""
 
 
 class Endpoint:
-    """Sends requests to one endpoint.
+    """Sends requests to a store.
 
     Args:
-        base_url: ``scheme://host:port/path``; the path precedes every request's.
         store_url: Names the store in errors.
-        sign: Adds credentials; sees the request with its full path.
+        access: Where it is, and who we are.
     """
 
-    def __init__(self, base_url: str, store_url: str, sign: Sign) -> None:
-        parts = urlsplit(base_url)
-        self.host = parts.netloc
-        self.base_path = parts.path.rstrip("/")
-        self.origin = f"{parts.scheme}://{parts.netloc}"
-        self.store_url, self._sign = store_url, sign
-        self._connections = Connections(self.origin)
+    def __init__(self, store_url: str, access: Access) -> None:
+        self.store_url, self._access = store_url, access
+        self._connections: dict[str, Connections] = {}
+        self._lock = Lock()
         self._retry = RetryPolicy(attempts=4, delay_s=0.3, max_delay_s=5)
 
     def send(self, request: Request, *, also: frozenset[int] = frozenset()) -> Reply:
@@ -90,6 +130,8 @@ class Endpoint:
             ObjectNotFound: 404.
             PreconditionFailed: 412.
             StoreUnavailable: Throttled, overloaded, or no answer, several times.
+            CredentialsRefused: Who we are is not accepted, even after it was renewed.
+            CredentialsMissing: Nothing says who we are.
             StoreRefused: Any other status.
         """
         try:
@@ -101,10 +143,14 @@ class Endpoint:
 
     def open(self, request: Request) -> Exchange:
         """Send a request and leave its body to be read by `chunks`."""
-        exchange = self._request(request)
-        if exchange.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise self._failure(request, exchange.status, exchange.headers, self._body(exchange, request))
-        return exchange
+        corrections: set[str] = set()
+        while True:
+            exchange, sent = self._request(request)
+            if exchange.status < HTTPStatus.MULTIPLE_CHOICES:
+                return exchange
+            reply = Reply(status=exchange.status, headers=exchange.headers, body=self._body(exchange, request))
+            if not self._is_corrected(sent, reply, corrections):
+                raise self._failure(request, reply)
 
     def chunks(self, exchange: Exchange, request: Request, chunk_bytes: int) -> Iterator[bytes]:
         """Read an open body in chunks, and give the connection back."""
@@ -114,23 +160,45 @@ class Endpoint:
             raise StoreUnavailable(self.store_url, request.doing, f"the connection broke ({_short(error)})") from error
 
     def _once(self, request: Request, also: frozenset[int]) -> Reply:
-        exchange = self._request(request)
-        body = self._body(exchange, request)
-        if exchange.status >= HTTPStatus.MULTIPLE_CHOICES and exchange.status not in also:
-            raise self._failure(request, exchange.status, exchange.headers, body)
-        return Reply(status=exchange.status, headers=exchange.headers, body=body)
+        corrections: set[str] = set()
+        while True:
+            exchange, sent = self._request(request)
+            reply = Reply(status=exchange.status, headers=exchange.headers, body=self._body(exchange, request))
+            if reply.status < HTTPStatus.MULTIPLE_CHOICES or reply.status in also:
+                return reply
+            # A refusal was not carried out, so that even a conditional write may be sent again.
+            if not self._is_corrected(sent, reply, corrections):
+                raise self._failure(request, reply)
 
-    def _request(self, request: Request) -> Exchange:
+    def _is_corrected(self, sent: Headers, reply: Reply, corrections: set[str]) -> bool:
+        """Tell whether asking again may succeed: each kind of correction is tried once a request."""
+        kind = self._access.corrected(sent, reply)
+        if kind is None or kind in corrections:
+            return False
+        corrections.add(kind)
+        return True
+
+    def _request(self, request: Request) -> tuple[Exchange, Headers]:
+        place = self._access.place()
+        headers = self._access.signed(request, place)
         query = request.encoded_query()
-        target = f"{self.base_path}{request.path}" + (f"?{query}" if query else "")
-        headers = self._sign(request)
+        if place.query:
+            query = f"{query}&{place.query}" if query else place.query
+        target = (f"{place.path}{request.path}" or "/") + (f"?{query}" if query else "")
+        connections = self._connections.get(place.origin) or self._connected(place)
         stop_here()
         try:
-            return self._connections.send(request.method, target, headers=headers, body=_body(request))
+            return connections.send(request.method, target, headers=headers, body=_body(request)), headers
         except BROKEN as error:
             raise self._no_answer(request, error) from error
         except ValueError as error:
             raise StoreRefused(self.store_url, request.doing, reason=str(error)) from error
+
+    def _connected(self, place: Place) -> Connections:
+        with self._lock:
+            found = self._connections.get(place.origin) or Connections(place.origin, place.ca_bundle)
+            self._connections[place.origin] = found
+        return found
 
     def _body(self, exchange: Exchange, request: Request) -> bytes:
         try:
@@ -138,27 +206,63 @@ class Endpoint:
         except BROKEN as error:
             raise self._no_answer(request, error) from error
 
-    def _no_answer(self, request: Request, error: BaseException) -> StoreUnavailable:
-        is_unclear = not isinstance(error, NotConnected)
-        return StoreUnavailable(
-            self.store_url, request.doing, f"{self.origin} gave no answer ({_short(error)})", is_unclear=is_unclear
-        )
+    def _no_answer(self, request: Request, error: BaseException) -> StorageError:
+        place = self._access.place()
+        connections = self._connections.get(place.origin)
+        by = f" by the proxy {connections.proxy}" if connections and connections.proxy else ""
+        if isinstance(error.__cause__ or error, SSLCertVerificationError):
+            reason = f"the certificate of {place.origin}{by} is not trusted ({_short(error)}); name its authority by"
+            return StoreRefused(self.store_url, request.doing, reason=f"{reason} ca_bundle (TIDEMILL_CA_BUNDLE)")
+        reason = f"{place.origin}{by} gave no answer ({_short(error)})"
+        return StoreUnavailable(self.store_url, request.doing, reason, is_unclear=not isinstance(error, NotConnected))
 
-    def _failure(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> StorageError:
-        if status == HTTPStatus.NOT_FOUND and request.key is not None and b"NoSuchBucket" not in body:
+    def _failure(self, request: Request, reply: Reply) -> StorageError:
+        status = reply.status
+        code, reason = told(reply.body)
+        if status == HTTPStatus.NOT_FOUND and request.key is not None and code != "NoSuchBucket":
             return ObjectNotFound(self.store_url, request.key)
         if status in {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.NOT_MODIFIED} and request.key is not None:
             return PreconditionFailed(self.store_url, request.key)
-        reason = body[:300].decode("utf-8", "replace").replace("\n", " ")
         if status in _THROTTLED or status in _OVERLOADED:
             return StoreUnavailable(
                 self.store_url,
                 request.doing,
                 f"HTTP {status} {reason}".rstrip(),
-                retry_after_s=_retry_after(headers.get("Retry-After")),
+                retry_after_s=_retry_after(reply.headers.get("Retry-After")),
                 is_unclear=status in _OVERLOADED,
             )
-        return StoreRefused(self.store_url, request.doing, status=status, reason=reason)
+        code = code or reply.headers.get("x-ms-error-code", "")
+        is_identity, advice = self._access.advice(reply, code)
+        kind = CredentialsRefused if is_identity else StoreRefused
+        told_reason = reason or code
+        return kind(self.store_url, request.doing, status=status, reason="; ".join(filter(None, (told_reason, advice))))
+
+
+_CODE = re.compile(rb"<Code>([^<]*)</Code>")
+_MESSAGE = re.compile(rb"<(?:Message|message)>([^<]*)</")
+
+
+def told(body: bytes) -> tuple[str, str]:
+    """Read an error body (XML or JSON): its code, and one line that leaves out tokens a server echoes."""
+    code, message = _CODE.search(body), _MESSAGE.search(body)
+    if code:
+        name = code[1].decode("utf-8", "replace")
+        words = message[1].decode("utf-8", "replace") if message else ""
+        return name, " ".join(f"{name} {words}".split())[:300]
+    if body[:1] == b"{" and (found := _json_message(body)):
+        return "", found
+    return "", " ".join(body[:300].decode("utf-8", "replace").split())
+
+
+def _json_message(body: bytes) -> str:
+    import json
+
+    try:
+        error = json.loads(body).get("error")
+    except ValueError:
+        return ""
+    words = error.get("message", "") if isinstance(error, dict) else error
+    return " ".join(str(words or "").split())[:300]
 
 
 def http_date(text: str | None) -> datetime:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import b64decode, b64encode
-from collections.abc import Callable
-from datetime import UTC, datetime
+from base64 import b64encode
+from datetime import datetime
 from email.utils import format_datetime
 
 from tidemill_core.storage._http import Headers, Request
@@ -27,26 +26,20 @@ _SIGNED = (
 )
 
 
-def signer(account: str, key: str | None, *, base_path: str) -> Callable[[Request], Headers]:
-    """Sign with the account's key; without one, requests are anonymous.
+def sign(request: Request, account: str, secret: bytes, *, base_path: str, now: datetime) -> Headers:
+    """Add date, version and signature to a request's headers; `secret` is the account's decoded key.
 
     See https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key.
     """
-    secret = b64decode(key) if key else None
+    headers = dated(request, now)
+    text = _string_to_sign(request, headers, f"/{account}{base_path}{request.path}")
+    signature = b64encode(hmac.new(secret, text.encode(), hashlib.sha256).digest()).decode()
+    return {**headers, "Authorization": f"SharedKey {account}:{signature}"}
 
-    def signed(request: Request) -> Headers:
-        headers = {
-            **request.headers,
-            "x-ms-date": format_datetime(datetime.now(UTC), usegmt=True),
-            "x-ms-version": VERSION,
-        }
-        if secret is None:
-            return headers
-        text = _string_to_sign(request, headers, f"/{account}{base_path}{request.path}")
-        signature = b64encode(hmac.new(secret, text.encode(), hashlib.sha256).digest()).decode()
-        return {**headers, "Authorization": f"SharedKey {account}:{signature}"}
 
-    return signed
+def dated(request: Request, now: datetime) -> dict[str, str]:
+    """A request's headers with its date and the version of the protocol."""
+    return {**request.headers, "x-ms-date": format_datetime(now, usegmt=True), "x-ms-version": VERSION}
 
 
 def _string_to_sign(request: Request, headers: Headers, resource: str) -> str:

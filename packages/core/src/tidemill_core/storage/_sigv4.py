@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 
 from tidemill_core.storage._http import Headers, Request
@@ -55,7 +55,7 @@ def sign(
     canonical = "\n".join(
         [
             request.method,
-            base_path + request.path,
+            f"{base_path}{request.path}" or "/",
             request.encoded_query(),
             *(f"{name}:{value}" for name, value in signed.items()),
             "",
@@ -72,20 +72,6 @@ def sign(
         "Authorization": f"{_ALGORITHM} Credential={credentials.access_key}/{scope}, "
         f"SignedHeaders={names}, Signature={signature}",
     }
-
-
-def signer(
-    credentials: Callable[[], Credentials | None], *, host: str, base_path: str, region: str
-) -> Callable[[Request], Headers]:
-    """Sign with what `credentials` gives at the time; None leaves requests anonymous."""
-
-    def signed(request: Request) -> Headers:
-        found = credentials()
-        if found is None:
-            return {**request.headers, "host": host}
-        return sign(request, found, host=host, base_path=base_path, region=region, now=datetime.now(UTC))
-
-    return signed
 
 
 def _canonical(headers: Mapping[str, str]) -> dict[str, str]:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from time import sleep
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed
 from tidemill_core.settings import StorageOptions
+from tidemill_core.storage._azure import AzureAccess
 from tidemill_core.storage._base import Body, Capabilities, ObjectInfo
 from tidemill_core.storage._bodies import checked_key, in_parallel, part_size, parts_of
 from tidemill_core.storage._http import Endpoint, Reply, Request, byte_range, http_date, sliced
 from tidemill_core.storage._listing import Xml, parse
-from tidemill_core.storage._sharedkey import signer
+from tidemill_core.storage._objects import (
+    MISSING,
+    UNSATISFIABLE,
+    bucket_and_prefix,
+    clean_etag,
+    conditions,
+    delete_each,
+    described,
+    is_conditional,
+    lost_race,
+    md5_base64,
+    metadata_headers,
+)
+from tidemill_core.storage._objects import if_match as if_match_header
 from tidemill_core.storage._streams import resumed
 from tidemill_core.storage.errors import KeyRefused, StoreRefused
 
@@ -28,35 +40,32 @@ PAGE_KEYS = 5_000
 """Keys per listing request."""
 _MOST_PARTS = 50_000
 _META = "x-ms-meta-"
-_UNSATISFIABLE = frozenset({int(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)})
-_MISSING = frozenset({int(HTTPStatus.NOT_FOUND)})
+_NAME = re.compile(r"\$(root|web|logs)|[a-z0-9](-?[a-z0-9]){0,62}")
 
 
 def open_az(url: str, options: StorageOptions) -> AzStore:
-    """Open ``az://container/prefix``; account and key come from the options or ``AZURE_STORAGE_*``."""
-    import os
+    """Open ``az://container/prefix``.
 
-    container, _, prefix = url.removeprefix("az://").partition("/")
-    account = options.azure_account or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-    key = options.azure_key.get_secret_value() if options.azure_key else os.environ.get("AZURE_STORAGE_ACCOUNT_KEY")
-    if not container:
-        raise ConfigError(f"{url!r} needs a container: az://container/prefix")
-    if not account:
-        raise ConfigError(f"{url!r} needs the storage account: set TIDEMILL_AZURE_ACCOUNT")
-    endpoint_url = options.azure_endpoint_url or f"https://{account}.blob.core.windows.net"
-    return AzStore(container, prefix.strip("/"), endpoint_url=endpoint_url, account=account, key=key)
+    Account and identity come from the options, else from ``AZURE_STORAGE_*``, else from
+    azure-identity's chain (service principal, workload or managed identity, az login).
+
+    Raises:
+        ConfigError: The name is none, no account is named, or the options contradict each other.
+    """
+    container, prefix = bucket_and_prefix(url, "container")
+    if not _NAME.fullmatch(container):
+        raise ConfigError(f"{url!r}: {container!r} is no container's name; they are of a-z, 0-9 and '-'")
+    return AzStore(container, prefix, AzureAccess(f"az://{container}/{prefix}".rstrip("/"), container, options))
 
 
 class AzStore:
     """Block blobs in one container, under a prefix; see `ObjectStore` for the contract."""
 
-    def __init__(self, container: str, prefix: str, *, endpoint_url: str, account: str, key: str | None) -> None:
-        self._endpoint_url, self._account, self._secret = endpoint_url.rstrip("/"), account, key
+    def __init__(self, container: str, prefix: str, access: AzureAccess) -> None:
+        self._access = access
         self._base = f"{prefix}/" if prefix else ""
         self._url = f"az://{container}/{prefix}".rstrip("/")
-        base_url = f"{self._endpoint_url}/{container}"
-        self._endpoint = Endpoint(base_url, self._url, signer(account, key, base_path=urlsplit(base_url).path))
-        self._origin = base_url
+        self._endpoint = Endpoint(self._url, access)
 
     @property
     def url(self) -> str:
@@ -86,27 +95,27 @@ class AzStore:
 
     def head(self, key: str) -> ObjectInfo:
         """Describe one blob."""
-        return self._described(key, self._endpoint.send(self._request("HEAD", key, "read")))
+        return described(key, self._endpoint.send(self._request("HEAD", key, "read")), meta_prefix=_META)
 
     def get(self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None) -> bytes:
         """Read bytes [start, end)."""
         if end is not None and end <= start:
             self.head(key)
             return b""
-        headers = {**byte_range(start, end), **_if_match(if_match)}
-        reply = self._endpoint.send(self._request("GET", key, "read", headers=headers), also=_UNSATISFIABLE)
+        headers = {**byte_range(start, end), **if_match_header(if_match)}
+        reply = self._endpoint.send(self._request("GET", key, "read", headers=headers), also=UNSATISFIABLE)
         return sliced(reply, start, end)
 
     def fetch(self, key: str, *, if_match: str | None = None) -> tuple[ObjectInfo, bytes]:
         """Read and describe one object by one request."""
-        reply = self._endpoint.send(self._request("GET", key, "read", headers=_if_match(if_match)))
-        return self._described(key, reply), reply.body
+        reply = self._endpoint.send(self._request("GET", key, "read", headers=if_match_header(if_match)))
+        return described(key, reply, meta_prefix=_META), reply.body
 
     def stream(self, key: str, *, chunk_bytes: int = 8 << 20, if_match: str | None = None) -> Iterator[bytes]:
         """Read a blob in chunks; a broken connection goes on at the same byte of the same version."""
 
         def ask(start: int, etag: str | None) -> Request:
-            return self._request("GET", key, "read", headers={**byte_range(start, None), **_if_match(etag)})
+            return self._request("GET", key, "read", headers={**byte_range(start, None), **if_match_header(etag)})
 
         return resumed(self._endpoint, ask, chunk_bytes, if_match)
 
@@ -121,9 +130,10 @@ class AzStore:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Write a block blob, from staged blocks if it is large."""
-        condition = {"If-None-Match": "*"} if if_absent else _if_match(if_match)
+        condition = conditions(if_absent=if_absent, etag=if_match)
         content_type = content_type or "application/octet-stream"
-        about = {"x-ms-blob-content-type": content_type, **self._meta(key, metadata)}
+        meta = metadata_headers(self._url, key, metadata, prefix=_META, is_identifier=True)
+        about = {"x-ms-blob-content-type": content_type, **meta}
         part_bytes = part_size(body, PART_BYTES, _MOST_PARTS)
         parts = parts_of(body, part_bytes)
         first = next(parts)
@@ -132,16 +142,16 @@ class AzStore:
                 size, reply = len(first), self._put_once(key, first, {**about, **condition})
             else:
                 size, reply = self._put_blocks(key, first, parts, {**about, **condition})
-        except (ObjectNotFound, StoreRefused) as error:
-            if isinstance(error, ObjectNotFound) and if_match is not None:
-                raise PreconditionFailed(self._url, key) from error
-            if isinstance(error, StoreRefused) and if_absent and "BlobAlreadyExists" in str(error):
+        except ObjectNotFound as error:
+            raise lost_race(self._url, error, if_match) from error
+        except StoreRefused as error:
+            if if_absent and "BlobAlreadyExists" in str(error):
                 raise PreconditionFailed(self._url, key) from error
             raise
         return ObjectInfo(
             key=key,
             size_bytes=size,
-            etag=_etag(reply.headers.get("ETag")),
+            etag=clean_etag(reply.headers.get("ETag")),
             modified_at=http_date(reply.headers.get("Last-Modified")),
             content_type=content_type,
             metadata=dict(metadata or {}),
@@ -149,18 +159,13 @@ class AzStore:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete blobs, a few at a time."""
-
-        def remove(key: str) -> None:
-            self._endpoint.send(self._request("DELETE", key, "delete"), also=_MISSING)
-
-        listed = list(keys)
-        with ThreadPoolExecutor(min(16, len(listed)) or 1) as pool:
-            for _ in pool.map(remove, listed):
-                continue
+        delete_each(keys, lambda key: self._endpoint.send(self._request("DELETE", key, "delete"), also=MISSING))
 
     def copy(self, source_key: str, target_key: str) -> ObjectInfo:
         """Copy on the server, and wait until it is done."""
-        source = f"{self._origin}{self._path(source_key)}"
+        place = self._access.place()
+        # The source is read by what its URL says, so that a SAS has to stand there, too.
+        source = f"{place.origin}{place.path}{self._path(source_key)}" + (f"?{place.query}" if place.query else "")
         request = self._request("PUT", target_key, "write", headers={"x-ms-copy-source": source})
         try:
             reply = self._endpoint.send(request)
@@ -178,22 +183,28 @@ class AzStore:
         """The ``az://`` URL of one blob."""
         return f"{self._url}/{key}"
 
-    def reader_options(self) -> dict[str, str]:
-        """Account, key and endpoint in polars' words."""
-        options = {"azure_storage_account_name": self._account, "azure_storage_endpoint": self._endpoint_url}
-        if self._secret:
-            options["azure_storage_account_key"] = self._secret
-        else:
-            options["azure_skip_signature"] = "true"
-        if self._endpoint_url.startswith("http://"):
-            options["azure_allow_http"] = "true"
-        return options
+    def reader_options(self) -> dict[str, Any]:
+        """Account, identity and endpoint in polars' words; a token is renewed."""
+        identity = self._access.identity
+        options = {
+            "azure_storage_account_name": identity.account,
+            "azure_storage_endpoint": identity.endpoint_url,
+            **({"azure_allow_http": "true"} if identity.endpoint_url.startswith("http://") else {}),
+            **_READER_IDENTITY[identity.kind](identity.secret),
+        }
+        provider = self._reader_token if identity.kind == "entra" else None
+        return {"storage_options": options, "credential_provider": provider}
+
+    def _reader_token(self) -> tuple[dict[str, str | None], int | None]:
+        """The token of the time and its end, as polars asks for them during a long scan."""
+        return {"bearer_token": self._access.token()}, self._access.expires_at()
 
     def _put_once(self, key: str, body: bytes | memoryview, headers: Mapping[str, str]) -> Reply:
-        is_conditional = any(name.startswith("If-") for name in headers)
-        more = {"x-ms-blob-type": "BlockBlob", "Content-MD5": _md5(body)}
+        more = {"x-ms-blob-type": "BlockBlob", "Content-MD5": md5_base64(body)}
         return self._endpoint.send(
-            self._request("PUT", key, "write", headers={**headers, **more}, body=body, is_repeatable=not is_conditional)
+            self._request(
+                "PUT", key, "write", headers={**headers, **more}, body=body, is_repeatable=not is_conditional(headers)
+            )
         )
 
     def _put_blocks(
@@ -208,7 +219,7 @@ class AzStore:
         def stage(number: int, part: bytes | memoryview) -> tuple[int, str]:
             block = b64encode(f"{upload}-{number:06}".encode()).decode()
             query = {"comp": "block", "blockid": block}
-            headers = {"Content-MD5": _md5(part)}
+            headers = {"Content-MD5": md5_base64(part)}
             self._endpoint.send(self._request("PUT", key, "write", query=query, headers=headers, body=part))
             return len(part), block
 
@@ -229,13 +240,6 @@ class AzStore:
     def _path(self, key: str) -> str:
         return "/" + quote(self._base + key, safe="/~")
 
-    def _meta(self, key: str, metadata: Mapping[str, str] | None) -> dict[str, str]:
-        for name, value in (metadata or {}).items():
-            if not (name.isascii() and name.isidentifier() and value.isascii() and value.isprintable()):
-                reason = f"metadata {name!r} must be an identifier with a printable ASCII value"
-                raise StoreRefused(self._url, f"write {key!r}", reason=reason)
-        return {f"{_META}{name}": value for name, value in (metadata or {}).items()}
-
     def _listed(self, blob: Xml) -> ObjectInfo:
         name, properties = blob.child("Name"), blob.child("Properties")
         assert name is not None
@@ -244,33 +248,16 @@ class AzStore:
         return ObjectInfo(
             key=text[len(self._base) :],
             size_bytes=int(properties.text("Content-Length")),
-            etag=_etag(properties.text("Etag")),
+            etag=clean_etag(properties.text("Etag")),
             modified_at=parsedate_to_datetime(properties.text("Last-Modified")),
             content_type=properties.text("Content-Type") or None,
         )
 
-    def _described(self, key: str, reply: Reply) -> ObjectInfo:
-        return ObjectInfo(
-            key=key,
-            size_bytes=int(reply.headers.get("Content-Length") or 0),
-            etag=_etag(reply.headers.get("ETag")),
-            modified_at=http_date(reply.headers.get("Last-Modified")),
-            content_type=reply.headers.get("Content-Type"),
-            metadata={
-                name.lower().removeprefix(_META): value
-                for name, value in reply.headers.items()
-                if name.lower().startswith(_META)
-            },
-        )
 
-
-def _md5(body: bytes | memoryview) -> str:
-    return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-
-
-def _if_match(etag: str | None) -> dict[str, str]:
-    return {} if etag is None else {"If-Match": f'"{etag}"'}
-
-
-def _etag(text: str | None) -> str | None:
-    return text.strip().removeprefix("W/").strip('"') if text else None
+_READER_IDENTITY: Mapping[str, Callable[[str], dict[str, str]]] = {
+    "key": lambda secret: {"azure_storage_account_key": secret},
+    "sas": lambda secret: {"azure_storage_sas_token": secret},
+    "anonymous": lambda _: {"azure_skip_signature": "true"},
+    "entra": lambda _: {},
+}
+"""What polars calls the secret of an identity."""

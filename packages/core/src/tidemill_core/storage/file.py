@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed, StorageError
@@ -204,7 +205,7 @@ class FileStore:
         """The file URL of one object; readers such as polars decode its %-escapes."""
         return "file://" + quote(str(self.root / key), safe=_READABLE)
 
-    def reader_options(self) -> dict[str, str]:
+    def reader_options(self) -> dict[str, Any]:
         """Nothing is needed to read a local file."""
         return {}
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from hashlib import md5
 from http import HTTPStatus
-from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed
-from tidemill_core.extras import needs_extra
 from tidemill_core.settings import StorageOptions
 from tidemill_core.storage._base import Body, Capabilities, ObjectInfo
 from tidemill_core.storage._bodies import checked_key, parts_of
-from tidemill_core.storage._http import Endpoint, Headers, Reply, Request, byte_range, sliced
+from tidemill_core.storage._google import GoogleAccess
+from tidemill_core.storage._http import Endpoint, Reply, Request, byte_range, sliced
+from tidemill_core.storage._objects import (
+    MISSING,
+    UNSATISFIABLE,
+    bucket_and_prefix,
+    delete_each,
+    lost_race,
+    md5_base64,
+)
 from tidemill_core.storage._streams import resumed
 from tidemill_core.storage.errors import StoreUnavailable
 
@@ -27,36 +32,34 @@ PART_BYTES = 16 << 20
 """Larger bodies go through a resumable upload, in parts of this size."""
 PAGE_KEYS = 1_000
 """Keys per listing request."""
-_GOOGLE = "https://storage.googleapis.com"
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,221}")
 _FIELDS = "name,size,generation,updated,contentType,metadata"
-_UNSATISFIABLE = frozenset({int(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)})
 _INCOMPLETE = frozenset({int(HTTPStatus.PERMANENT_REDIRECT)})
-_MISSING = frozenset({int(HTTPStatus.NOT_FOUND)})
 
 
 def open_gs(url: str, options: StorageOptions) -> GsStore:
     """Open ``gs://bucket/prefix``.
 
-    Credentials come from the options' key file, else Google's application default; a
-    custom endpoint without a key file is asked anonymously.
+    Credentials come from the options' file (of any kind), else Google's application default;
+    an emulator that ``STORAGE_EMULATOR_HOST`` names is asked anonymously.
+
+    Raises:
+        ConfigError: The name is none, or the endpoint no URL.
     """
-    bucket, _, prefix = url.removeprefix("gs://").partition("/")
-    if not bucket:
-        raise ConfigError(f"{url!r} needs a bucket: gs://bucket/prefix")
-    return GsStore(bucket, prefix.strip("/"), options)
+    bucket, prefix = bucket_and_prefix(url, "bucket")
+    if not _NAME.fullmatch(bucket):
+        raise ConfigError(f"{url!r}: {bucket!r} is no bucket's name; they are of a-z, 0-9, '-', '_' and '.'")
+    return GsStore(bucket, prefix, GoogleAccess(f"gs://{bucket}/{prefix}".rstrip("/"), options))
 
 
 class GsStore:
     """Objects in one bucket, under a prefix; see `ObjectStore` for the contract."""
 
-    def __init__(self, bucket: str, prefix: str, options: StorageOptions) -> None:
-        self._bucket, self._options = bucket, options
+    def __init__(self, bucket: str, prefix: str, access: GoogleAccess) -> None:
+        self._bucket, self._access = bucket, access
         self._base = f"{prefix}/" if prefix else ""
         self._url = f"gs://{bucket}/{prefix}".rstrip("/")
-        is_anonymous = options.gcs_endpoint_url is not None and options.gcs_credentials_file is None
-        sign = _anonymous if is_anonymous else _Bearer(options)
-        self._endpoint = Endpoint(options.gcs_endpoint_url or _GOOGLE, self._url, sign)
+        self._endpoint = Endpoint(self._url, access)
 
     @property
     def url(self) -> str:
@@ -95,7 +98,7 @@ class GsStore:
         if end is not None and end <= start:
             self.head(key)
             return b""
-        reply = self._endpoint.send(self._media(key, start, end, if_match), also=_UNSATISFIABLE)
+        reply = self._endpoint.send(self._media(key, start, end, if_match), also=UNSATISFIABLE)
         if if_match and reply.headers.get("x-goog-generation", if_match) != if_match:
             raise PreconditionFailed(self._url, key)
         return sliced(reply, start, end)
@@ -133,21 +136,12 @@ class GsStore:
             else:
                 reply = self._put_parts(key, first, parts, resource, condition)
         except ObjectNotFound as error:
-            if if_match is not None:
-                raise PreconditionFailed(self._url, key) from error
-            raise
+            raise lost_race(self._url, error, if_match) from error
         return self._described(json.loads(reply.body))
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a few at a time."""
-
-        def remove(key: str) -> None:
-            self._endpoint.send(self._request("DELETE", key, "delete"), also=_MISSING)
-
-        listed = list(keys)
-        with ThreadPoolExecutor(min(16, len(listed)) or 1) as pool:
-            for _ in pool.map(remove, listed):
-                continue
+        delete_each(keys, lambda key: self._endpoint.send(self._request("DELETE", key, "delete"), also=MISSING))
 
     def copy(self, source_key: str, target_key: str) -> ObjectInfo:
         """Copy on the server, of any size, metadata included."""
@@ -167,22 +161,28 @@ class GsStore:
         """The ``gs://`` URL of one object."""
         return f"{self._url}/{key}"
 
-    def reader_options(self) -> dict[str, str]:
-        """Key file and endpoint in polars' words."""
+    def reader_options(self) -> dict[str, Any]:
+        """A token that is renewed, and the endpoint, in polars' words; polars sends no quota project."""
         options = {}
-        if self._options.gcs_credentials_file is not None:
-            options["google_service_account"] = str(self._options.gcs_credentials_file)
-        if self._options.gcs_endpoint_url is not None:
-            options |= {"google_base_url": self._options.gcs_endpoint_url}
-            if self._options.gcs_credentials_file is None:
-                options["google_skip_signature"] = "true"
-            if self._options.gcs_endpoint_url.startswith("http://"):
+        if not self._access.is_google:
+            place = self._access.place()
+            options["google_base_url"] = f"{place.origin}{place.path}"
+            if place.origin.startswith("http://"):
                 options["allow_http"] = "true"
-        return options
+        if self._access.is_anonymous:
+            return {
+                "storage_options": {**options, "google_skip_signature": "true"},
+                "credential_provider": None,
+            }
+        return {"storage_options": options, "credential_provider": self._reader_token}
+
+    def _reader_token(self) -> tuple[dict[str, str | None], int | None]:
+        """The token of the time and its end, as polars asks for them during a long scan."""
+        return {"bearer_token": self._access.token()}, self._access.expires_at()
 
     def _put_once(self, key: str, body: bytes | memoryview, resource: bytes, condition: Mapping[str, str]) -> Reply:
         """Send description and bytes in one request (multipart/related); GCS compares the MD5 with what arrived."""
-        checked = {**json.loads(resource), "md5Hash": _md5(body)}
+        checked = {**json.loads(resource), "md5Hash": md5_base64(body)}
         boundary = secrets.token_hex(16)
         mark = f"--{boundary}\r\nContent-Type: "
         related = b"".join(
@@ -265,54 +265,6 @@ class GsStore:
             content_type=item.get("contentType"),
             metadata=item.get("metadata") or {},
         )
-
-
-class _Bearer:
-    """Google credentials as a header, refreshed before they expire."""
-
-    def __init__(self, options: StorageOptions) -> None:
-        self._file = options.gcs_credentials_file
-        self._lock = Lock()
-        self._credentials: Any = None
-
-    def __call__(self, request: Request) -> Headers:
-        with self._lock:
-            if self._credentials is None:
-                self._credentials = self._find()
-            if not self._credentials.valid:
-                import google.auth.transport.urllib3
-                import urllib3
-
-                http: Any = google.auth.transport.urllib3
-                self._credentials.refresh(http.Request(urllib3.PoolManager()))
-            token = self._credentials.token
-        return {**request.headers, **_GZIP, "Authorization": f"Bearer {token}"}
-
-    def _find(self) -> Any:
-        with needs_extra():
-            import google.auth
-            from google.auth.exceptions import DefaultCredentialsError
-            from google.oauth2 import service_account
-
-        try:
-            if self._file is not None:
-                credentials: Any = service_account.Credentials
-                return credentials.from_service_account_file(str(self._file), scopes=[_SCOPE])
-            return google.auth.default(scopes=[_SCOPE])[0]
-        except (DefaultCredentialsError, OSError, ValueError) as error:
-            raise ConfigError(f"no Google credentials: {error}; set TIDEMILL_GCS_CREDENTIALS_FILE") from error
-
-
-_GZIP = {"Accept-Encoding": "gzip"}
-"""Take stored gzip bytes as they are; without it GCS unpacks them on the way."""
-
-
-def _anonymous(request: Request) -> Headers:
-    return {**request.headers, **_GZIP}
-
-
-def _md5(body: bytes | memoryview) -> str:
-    return b64encode(md5(body, usedforsecurity=False).digest()).decode()
 
 
 def _if_match(generation: str | None) -> dict[str, str]:

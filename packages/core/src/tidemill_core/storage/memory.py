@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from threading import Lock
+from typing import Any
 
 from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed
 from tidemill_core.settings import StorageOptions
@@ -131,7 +132,7 @@ class MemoryStore:
         """The URL of one object; only this process can open it."""
         return f"{self._url}/{key}"
 
-    def reader_options(self) -> dict[str, str]:
+    def reader_options(self) -> dict[str, Any]:
         """Nothing: no reader but this store can reach this memory."""
         return {}
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import md5
 from http import HTTPStatus
@@ -14,14 +13,26 @@ from typing import Any
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
-from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed, StorageError
-from tidemill_core.extras import needs_extra
+from tidemill_core.errors import ConfigError, ObjectNotFound, StorageError
 from tidemill_core.settings import StorageOptions
+from tidemill_core.storage._aws import AwsAccess
+from tidemill_core.storage._aws_hosts import AccessPoint, Bucket, split_url
 from tidemill_core.storage._base import Body, Capabilities, ObjectInfo
 from tidemill_core.storage._bodies import checked_key, in_parallel, part_size, parts_of
 from tidemill_core.storage._http import Endpoint, Reply, Request, byte_range, http_date, sliced
 from tidemill_core.storage._listing import parse
-from tidemill_core.storage._sigv4 import Credentials, signer
+from tidemill_core.storage._objects import (
+    MISSING,
+    UNSATISFIABLE,
+    clean_etag,
+    conditions,
+    delete_each,
+    described,
+    is_conditional,
+    lost_race,
+    metadata_headers,
+)
+from tidemill_core.storage._objects import if_match as if_match_header
 from tidemill_core.storage._streams import resumed
 from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
 
@@ -32,29 +43,22 @@ PAGE_KEYS = 1_000
 _MOST_PARTS = 10_000
 _DELETE_AT_ONCE = 1_000
 _META = "x-amz-meta-"
-_UNSATISFIABLE = frozenset({int(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)})
-_MISSING = frozenset({int(HTTPStatus.NOT_FOUND)})
+_NOT_OURS = frozenset({int(HTTPStatus.FORBIDDEN), int(HTTPStatus.NOT_FOUND)})
 
 
 def open_s3(url: str, options: StorageOptions) -> S3Store:
-    """Open ``s3://bucket/prefix``.
+    """Open ``s3://bucket/prefix``, or ``s3://`` and the ARN of an access point.
 
-    Credentials come from the options, else from AWS's own chain (environment, files,
-    instance role); with neither, requests are anonymous.
+    Keys, region, endpoint and the rest come from the options, else from AWS's own chain
+    (environment, profile, container or instance role).
+
+    Raises:
+        ConfigError: The name is none, or the options contradict each other.
     """
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise ConfigError(f"{url!r} needs a bucket: s3://bucket/prefix")
-    return S3Store(bucket, prefix.strip("/"), _access(options))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class S3Access:
-    """Where S3 is and who we are."""
-
-    endpoint_url: str | None
-    region: str
-    credentials: Callable[[], Credentials | None]
+    bucket, prefix = split_url(url)
+    name = bucket.arn if isinstance(bucket, AccessPoint) else bucket.name
+    store_url = f"s3://{name}/{prefix}".rstrip("/")
+    return S3Store(bucket, prefix, AwsAccess(store_url, bucket, options), _encryption(options))
 
 
 class S3Store:
@@ -63,15 +67,12 @@ class S3Store:
     Every PUT carries its CRC-32, which the store compares with what arrived.
     """
 
-    def __init__(self, bucket: str, prefix: str, access: S3Access) -> None:
-        self._bucket, self._access = bucket, access
+    def __init__(self, bucket: Bucket, prefix: str, access: AwsAccess, encryption: Mapping[str, str]) -> None:
+        self._bucket, self._access, self._encryption = bucket, access, encryption
         self._base = f"{prefix}/" if prefix else ""
-        self._url = f"s3://{bucket}/{prefix}".rstrip("/")
-        base_url = _base_url(bucket, access)
-        host, path = base_url.partition("://")[2].partition("/")[::2]
-        base_path = f"/{path}" if path else ""
-        sign = signer(access.credentials, host=host, base_path=base_path, region=access.region)
-        self._endpoint = Endpoint(base_url, self._url, sign)
+        name = bucket.arn if isinstance(bucket, AccessPoint) else bucket.name
+        self._url = f"s3://{name}/{prefix}".rstrip("/")
+        self._endpoint = Endpoint(self._url, access)
 
     @property
     def url(self) -> str:
@@ -99,7 +100,7 @@ class S3Store:
                     yield ObjectInfo(
                         key=name[skip:],
                         size_bytes=int(size),
-                        etag=_etag(etag),
+                        etag=clean_etag(etag),
                         modified_at=datetime.fromisoformat(modified),
                     )
             if page.text("IsTruncated") != "true":
@@ -108,27 +109,27 @@ class S3Store:
 
     def head(self, key: str) -> ObjectInfo:
         """Describe one object."""
-        return self._described(key, self._endpoint.send(self._request("HEAD", key, "read")))
+        return described(key, self._endpoint.send(self._request("HEAD", key, "read")), meta_prefix=_META)
 
     def get(self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None) -> bytes:
         """Read bytes [start, end)."""
         if end is not None and end <= start:
             self.head(key)
             return b""
-        headers = {**byte_range(start, end), **_if_match(if_match)}
-        reply = self._endpoint.send(self._request("GET", key, "read", headers=headers), also=_UNSATISFIABLE)
+        headers = {**byte_range(start, end), **if_match_header(if_match)}
+        reply = self._endpoint.send(self._request("GET", key, "read", headers=headers), also=UNSATISFIABLE)
         return sliced(reply, start, end)
 
     def fetch(self, key: str, *, if_match: str | None = None) -> tuple[ObjectInfo, bytes]:
         """Read and describe one object by one request."""
-        reply = self._endpoint.send(self._request("GET", key, "read", headers=_if_match(if_match)))
-        return self._described(key, reply), reply.body
+        reply = self._endpoint.send(self._request("GET", key, "read", headers=if_match_header(if_match)))
+        return described(key, reply, meta_prefix=_META), reply.body
 
     def stream(self, key: str, *, chunk_bytes: int = 8 << 20, if_match: str | None = None) -> Iterator[bytes]:
         """Read an object in chunks; a broken connection goes on at the same byte of the same version."""
 
         def ask(start: int, etag: str | None) -> Request:
-            headers = {**byte_range(start, None), **_if_match(etag)}
+            headers = {**byte_range(start, None), **if_match_header(etag)}
             return self._request("GET", key, "read", headers=headers)
 
         return resumed(self._endpoint, ask, chunk_bytes, if_match)
@@ -144,15 +145,19 @@ class S3Store:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Write an object, in parts if it is large."""
-        conditions = {"If-None-Match": "*"} if if_absent else _if_match(if_match)
-        about = {"Content-Type": content_type or "application/octet-stream", **self._meta(key, metadata)}
+        condition = conditions(if_absent=if_absent, etag=if_match)
+        about = {
+            "Content-Type": content_type or "application/octet-stream",
+            **self._encryption,
+            **metadata_headers(self._url, key, metadata, prefix=_META),
+        }
         part_bytes = part_size(body, PART_BYTES, _MOST_PARTS)
         parts = parts_of(body, part_bytes)
         first = next(parts)
         if len(first) < part_bytes:
-            reply = self._put_once(key, first, {**about, **conditions})
-            return self._written(key, len(first), _etag(reply.headers.get("ETag")), reply, content_type, metadata)
-        return self._put_parts(key, _chained(first, parts), about, conditions, content_type, metadata)
+            reply = self._put_once(key, first, {**about, **condition})
+            return self._written(key, len(first), clean_etag(reply.headers.get("ETag")), reply, content_type, metadata)
+        return self._put_parts(key, _chained(first, parts), about, condition, content_type, metadata)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, 1,000 a request."""
@@ -162,17 +167,16 @@ class S3Store:
             if named:
                 self._delete_many(named)
             alone = batch if not named else [key for key in batch if not _is_xml(key)]
-            for key in alone:
-                self._endpoint.send(self._request("DELETE", key, "delete"), also=_MISSING)
+            delete_each(alone, self._delete_one)
 
     def copy(self, source_key: str, target_key: str) -> ObjectInfo:
         """Copy on the server (up to 5 GiB), metadata included."""
         checked_key(self._url, target_key)
-        source = "/" + quote(f"{self._bucket}/{self._base}{source_key}", safe="/~")
+        source = quote(f"{self._bucket.copy_source}/{self._base}{source_key}", safe="/~:")
         request = Request(
             method="PUT",
             path=self._path(target_key),
-            headers={"x-amz-copy-source": source},
+            headers={"x-amz-copy-source": source, **self._encryption},
             doing=f"copy {source_key!r} to {target_key!r}",
             key=source_key,
         )
@@ -183,31 +187,47 @@ class S3Store:
         """The ``s3://`` URL of one object."""
         return f"{self._url}/{key}"
 
-    def reader_options(self) -> dict[str, str]:
-        """Keys, region and endpoint in polars' words."""
-        options = {"aws_region": self._access.region}
-        credentials = self._access.credentials()
-        if credentials is None:
+    def reader_options(self) -> dict[str, Any]:
+        """Keys that are renewed, region and endpoint in polars' words.
+
+        Raises:
+            ConfigError: The store is an access point given by its ARN, which polars cannot reach.
+        """
+        if self._bucket.account:
+            raise ConfigError(f"{self._url}: polars cannot read by an ARN; use the access point's alias as the bucket")
+        access = self._access
+        anywhere = Request(method="HEAD", path="", doing="find the region")
+        access.make_sure(lambda: self._endpoint.send(anywhere, also=_NOT_OURS))
+        site, place = access.site, access.place()
+        options = {"aws_region": site.region}
+        if access.keys() is None:
             options["aws_skip_signature"] = "true"
-        else:
-            options |= {"aws_access_key_id": credentials.access_key, "aws_secret_access_key": credentials.secret_key}
-            if credentials.token:
-                options["aws_session_token"] = credentials.token
-        if self._access.endpoint_url:
-            options |= {"aws_endpoint_url": self._access.endpoint_url, "aws_virtual_hosted_style_request": "false"}
-            if self._access.endpoint_url.startswith("http://"):
-                options["aws_allow_http"] = "true"
-        return options
+        if self._access.pays:
+            options["aws_request_payer"] = "true"
+        if site.endpoint_url or site.is_fips or site.is_dual_stack:
+            is_path = place.path.endswith(f"/{self._bucket.name}")
+            base = f"{place.origin}{place.path.removesuffix(f'/{self._bucket.name}') if is_path else place.path}"
+            options |= {"aws_endpoint_url": base, "aws_virtual_hosted_style_request": str(not is_path).lower()}
+        if place.origin.startswith("http://"):
+            options["aws_allow_http"] = "true"
+        provider = None if access.keys() is None else self._reader_keys
+        return {"storage_options": options, "credential_provider": provider}
+
+    def _reader_keys(self) -> tuple[dict[str, str | None], int | None]:
+        """The keys of the time and their end, as polars asks for them during a long scan."""
+        keys = self._access.keys()
+        assert keys is not None
+        found = {"aws_access_key_id": keys.access_key, "aws_secret_access_key": keys.secret_key}
+        return {**found, "aws_session_token": keys.token}, self._access.expires_at()
 
     def _put_once(self, key: str, body: bytes | memoryview, headers: Mapping[str, str]) -> Reply:
-        is_conditional = any(name.startswith("If-") for name in headers)
         request = self._request(
             "PUT",
             key,
             "write",
             headers={**headers, "x-amz-checksum-crc32": _crc32(body)},
             body=body,
-            is_repeatable=not is_conditional,
+            is_repeatable=not is_conditional(headers),
         )
         return self._conditional(request)
 
@@ -242,7 +262,7 @@ class S3Store:
                 "POST", key, "write", query={"uploadId": upload}, headers=conditions, body=body, is_repeatable=False
             )
             reply = self._conditional(finish)
-            etag = _etag(parse(reply.body, self._url, finish.doing).text("ETag"))
+            etag = clean_etag(parse(reply.body, self._url, finish.doing).text("ETag"))
         except BaseException:  # undone whatever it was, and raised again
             self._abort(key, upload)
             raise
@@ -253,22 +273,23 @@ class S3Store:
 
         with suppress(StorageError):  # the first error is the one to tell
             request = self._request("DELETE", key, "abort the upload of", query={"uploadId": upload})
-            self._endpoint.send(request, also=_MISSING)
+            self._endpoint.send(request, also=MISSING)
 
     def _conditional(self, request: Request) -> Reply:
         """Send a write; S3 answers 409 to one of two concurrent conditional writes, which may be sent again."""
         try:
             return self._endpoint.send(request)
         except ObjectNotFound as error:
-            if "If-Match" in request.headers:
-                raise PreconditionFailed(self._url, error.key) from error
-            raise
+            raise lost_race(self._url, error, request.headers.get("If-Match")) from error
         except StoreRefused as error:
             if error.status == HTTPStatus.CONFLICT and "ConditionalRequestConflict" in str(error):
                 raise StoreUnavailable(
                     self._url, request.doing, "a concurrent conditional write is going on"
                 ) from error
             raise
+
+    def _delete_one(self, key: str) -> None:
+        self._endpoint.send(self._request("DELETE", key, "delete"), also=MISSING)
 
     def _delete_many(self, keys: Sequence[str]) -> None:
         items = "".join(f"<Object><Key>{_xml_text(self._base + key)}</Key></Object>" for key in keys)
@@ -295,26 +316,6 @@ class S3Store:
     def _path(self, key: str) -> str:
         return "/" + quote(self._base + key, safe="/~")
 
-    def _meta(self, key: str, metadata: Mapping[str, str] | None) -> dict[str, str]:
-        for name, value in (metadata or {}).items():
-            if not (name.isascii() and value.isascii() and value.isprintable()):
-                raise StoreRefused(self._url, f"write {key!r}", reason=f"metadata {name!r} must be printable ASCII")
-        return {f"{_META}{name}": value for name, value in (metadata or {}).items()}
-
-    def _described(self, key: str, reply: Reply) -> ObjectInfo:
-        return ObjectInfo(
-            key=key,
-            size_bytes=int(reply.headers.get("Content-Length") or 0),
-            etag=_etag(reply.headers.get("ETag")),
-            modified_at=http_date(reply.headers.get("Last-Modified")),
-            content_type=reply.headers.get("Content-Type"),
-            metadata={
-                name.lower().removeprefix(_META): value
-                for name, value in reply.headers.items()
-                if name.lower().startswith(_META)
-            },
-        )
-
     def _written(
         self,
         key: str,
@@ -334,58 +335,15 @@ class S3Store:
         )
 
 
-def _access(options: StorageOptions) -> S3Access:
-    if options.s3_access_key_id and options.s3_secret_access_key:
-        given = Credentials(
-            access_key=options.s3_access_key_id, secret_key=options.s3_secret_access_key.get_secret_value()
-        )
-        return S3Access(endpoint_url=options.s3_endpoint_url, region=_region(options), credentials=lambda: given)
-    return S3Access(endpoint_url=options.s3_endpoint_url, region=_region(options), credentials=_Chain())
-
-
-def _region(options: StorageOptions) -> str:
-    import os
-
-    if options.s3_region or options.s3_endpoint_url:
-        return options.s3_region or "us-east-1"
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-
-
-class _Chain:
-    """AWS's own search for credentials, refreshed by botocore before they expire."""
-
-    def __init__(self) -> None:
-        self._found: Any = None
-        self._is_sought = False
-
-    def __call__(self) -> Credentials | None:
-        if not self._is_sought:
-            with needs_extra():
-                from botocore.session import Session  # type: ignore[import-untyped]
-
-            self._found = Session().get_credentials()
-            self._is_sought = True
-        if self._found is None:
-            return None
-        frozen = self._found.get_frozen_credentials()
-        return Credentials(access_key=frozen.access_key, secret_key=frozen.secret_key, token=frozen.token)
-
-
-def _base_url(bucket: str, access: S3Access) -> str:
-    """Path style at an endpoint and for dotted names (TLS), else the bucket's own host."""
-    if access.endpoint_url:
-        return f"{access.endpoint_url.rstrip('/')}/{bucket}"
-    if "." in bucket:
-        return f"https://s3.{access.region}.amazonaws.com/{bucket}"
-    return f"https://{bucket}.s3.{access.region}.amazonaws.com"
-
-
-def _if_match(etag: str | None) -> dict[str, str]:
-    return {} if etag is None else {"If-Match": f'"{etag}"'}
-
-
-def _etag(text: str | None) -> str | None:
-    return text.strip().removeprefix("W/").strip('"') if text else None
+def _encryption(options: StorageOptions) -> dict[str, str]:
+    """The headers that ask for server-side encryption."""
+    if options.s3_kms_key and options.s3_sse == "AES256":
+        raise ConfigError("s3_kms_key is set, but s3_sse is AES256, which uses no key of KMS; set s3_sse to aws:kms")
+    method = options.s3_sse or ("aws:kms" if options.s3_kms_key else None)
+    headers: dict[str, str] = {"x-amz-server-side-encryption": method} if method else {}
+    if options.s3_kms_key:
+        headers["x-amz-server-side-encryption-aws-kms-key-id"] = options.s3_kms_key
+    return headers
 
 
 def _crc32(body: bytes | memoryview) -> str:

@@ -70,7 +70,7 @@ def gcs_bucket() -> Iterator[Bucket]:
     body = f'{{"name": "{name}"}}'.encode()
     headers = {"Content-Type": "application/json"}
     _expect(_request(endpoint, "POST", "/storage/v1/b?project=test", body, headers), f"create bucket {name}")
-    yield f"gs://{name}", StorageOptions(gcs_endpoint_url=endpoint)
+    yield f"gs://{name}", StorageOptions(gcs_endpoint_url=endpoint, anonymous=True)
 
 
 @contextmanager

@@ -193,8 +193,7 @@ def _scan(store: "ObjectStore", key: str) -> "pl.LazyFrame":
 
     if store.url.startswith("memory://"):
         return pl.scan_parquet(store.get(key))
-    options = {"storage_options": store.reader_options(), "credential_provider": None} if store.reader_options() else {}
-    return pl.scan_parquet(store.uri(key), glob=False, hive_partitioning=False, **options)  # type: ignore[arg-type]
+    return pl.scan_parquet(store.uri(key), glob=False, hive_partitioning=False, **store.reader_options())
 
 
 def _dataset(store: "ObjectStore", place: layout.Place) -> str:

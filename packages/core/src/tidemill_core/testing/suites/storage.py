@@ -370,7 +370,7 @@ class ObjectStoreSuite(Suite):
         pl.DataFrame({"x": [1, 2, 3]}).write_parquet(file)
         store.put("day=1/part 0.parquet", file.getvalue())
 
-        read = pl.scan_parquet(store.uri("day=1/part 0.parquet"), storage_options=store.reader_options() or None)
+        read = pl.scan_parquet(store.uri("day=1/part 0.parquet"), **store.reader_options())
 
         assert read.select("x").collect()["x"].to_list() == [1, 2, 3]
 
