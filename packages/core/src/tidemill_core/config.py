@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from tidemill_core.errors import ConfigError
 
@@ -35,6 +37,16 @@ __all__ = [
 KeyPath = tuple[str | int, ...]
 
 
+class ConfigJsonSchema(GenerateJsonSchema):
+    """Schemas that say what validation asks: the key that tells the members of a union apart is required."""
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
+        """Write a union; pydantic leaves the key out because each member has a default for it."""
+        found = super().tagged_union_schema(schema)
+        tag = found.get("discriminator", {}).get("propertyName")
+        return {**found, "required": [tag]} if tag else found
+
+
 class Config(BaseModel):
     """Base of every configuration model: frozen, unknown keys refused, docstrings are descriptions."""
 
@@ -47,6 +59,11 @@ class Config(BaseModel):
         allow_inf_nan=False,
         ser_json_timedelta="float",
     )
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Write the JSON schema, of what validation accepts unless told otherwise."""
+        return super().model_json_schema(*args, **{"schema_generator": ConfigJsonSchema, **kwargs})
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from tidemill_core.config import Config, SecretStr
 from tidemill_core.errors import ConfigError
 from tidemill_core.postgres.identifiers import TableName, check_identifier
@@ -17,8 +17,14 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
+_Name = Annotated[str, StringConstraints(min_length=1)]
+Names = Annotated[tuple[_Name, ...], BeforeValidator(_listed, json_schema_input_type=_Name | tuple[_Name, ...])]
 """One name, or several."""
+_SomeNames = Annotated[tuple[_Name, ...], Field(min_length=1)]
+SomeNames = Annotated[_SomeNames, BeforeValidator(_listed, json_schema_input_type=_Name | _SomeNames)]
+"""One name, or several, and not none."""
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])]
+"""One text, or several; also an empty one."""
 
 
 class ColumnOptions(Config):
@@ -70,7 +76,7 @@ class LoadFields(Config):
     """Options by name of the column in the files."""
     csv: CsvOptions = CsvOptions()
     """How CSV files are written."""
-    nulls: Names = ("",)
+    nulls: Texts = ("",)
     """Unquoted CSV fields that mean null."""
     hive: bool = True
     """Make columns of ``key=value`` folders in the files' paths."""
@@ -107,7 +113,7 @@ class LoadFields(Config):
 class LoadConfig(LoadFields):
     """One load: files into one table."""
 
-    files: Names = Field(min_length=1)
+    files: SomeNames
     """Local paths or URLs (file, s3, gs, az, lake) of files, folders, or patterns with ``*``, ``?`` and ``**``."""
     table: str
     """``schema.table``; made if it is not there."""

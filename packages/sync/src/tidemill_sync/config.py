@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 from tidemill_core.config import Config
 from tidemill_core.retry import RetryPolicy
 
 from tidemill_sync.filters import Filter, compile_filter
 
+Pattern = Annotated[str, StringConstraints(min_length=1)]
 Unknown = Literal["compare", "size", "copy"]
 
 
@@ -21,9 +22,9 @@ class SyncConfig(Config):
     """What to mirror: ``file://``, ``s3://bucket/prefix``, ``gs://``, ``az://``, or ``lake://`` of the settings."""
     target: str = "mirror://"
     """Where to: any URL that a source may be; ``mirror://`` is the settings' mirror."""
-    include: tuple[str, ...] = ()
+    include: tuple[Pattern, ...] = ()
     """Patterns of keys to mirror; empty means all. ``*`` stays in a folder, ``**`` does not, ``/`` first anchors."""
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Pattern, ...] = ()
     """Patterns of keys to leave alone on both sides; they win over `include`."""
     filters: tuple[str, ...] = ()
     """Ordered rules, ``+ PATTERN`` or ``- PATTERN``; the first that matches decides, before `include` and `exclude`."""

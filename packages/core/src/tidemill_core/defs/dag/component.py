@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import dagster as dg
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tidemill_core.config import ConfigFault, ConfigFaults, Document
 from tidemill_core.dag.load import LoadedDag, load_dags, loaded_dag
@@ -18,10 +18,19 @@ from tidemill_core.settings import Settings
 class DagAttributes(DagSpec):
     """A DAG written in place, or the files that hold it."""
 
-    name: Identifier = Field(default="")
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["name"]}, {"required": ["file"]}]})
+
+    # The default is no identifier: it stands for "the files say it".
+    name: Identifier = Field(default="", validate_default=False)
     """Name of the DAG and of its Dagster job; required unless `file` is given."""
     file: str | None = None
     """A DAG file, or a folder of them, relative to this one; then nothing else is given."""
+
+    @model_validator(mode="after")
+    def _is_named(self) -> Self:
+        if not self.name and self.file is None:
+            raise ValueError("give `name` and `tasks`, or the `file` that holds them")
+        return self
 
 
 class DagComponent(ConfigComponent):
