@@ -36,6 +36,7 @@ def validate(config: Path, as_json: bool) -> None:  # noqa: FBT001 - click passe
             "topics": plan.config.source.topics,
             "outputs": {name: schema.names for name, schema in plan.arrow_schemas.items()},
             "typed_decoder": plan.decoder.fast is not None,
+            "notes": plan.notes,
         }
         for plan in plans
     ]
@@ -44,6 +45,8 @@ def validate(config: Path, as_json: bool) -> None:  # noqa: FBT001 - click passe
         return
     for each in found:
         click.echo(f"{each['pipeline']}: {', '.join(each['topics'])} -> {', '.join(each['outputs'])}")
+        for note in each["notes"]:
+            click.echo(f"note: {each['pipeline']}: {note}", err=True)
 
 
 @stream.command()
@@ -131,18 +134,22 @@ def _run_one(config: Path, name: str, host: str, port: int | None) -> None:
 @_ONLY
 @_JSON
 def status(config: Path, only: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001
-    """Show how far each pipeline is, as its checkpoints tell."""
+    """Show how far each pipeline is: its checkpoints, and where the broker says that the logs end."""
     from tidemill_stream.sinks._base import sink_context
     from tidemill_stream.status import status as read_status
 
-    found = [read_status(plan, sink_context(plan)) for plan in _plans(config, only)]
+    found = [read_status(plan, sink_context(plan), servers=_servers(plan.config)) for plan in _plans(config, only)]
     if as_json:
         _print_json([each.as_dict() for each in found])
         return
     for each in found:
         state = "drained" if each.is_drained else "not started" if not each.partitions else "behind"
         owner = f", run by {each.owner}" if each.owner else ""
+        if each.log_ends_of == "checkpoint" and each.partitions:
+            state += " as of the last checkpoint"
         click.echo(f"{each.pipeline}: {state}{owner}; {_words(each.totals.as_dict())}")
+        if each.trouble:
+            click.echo(f"{each.pipeline}: the broker was not reached: {each.trouble}", err=True)
         for part in each.partitions:
             mark = part.watermark.isoformat() if part.watermark else "-"
             click.echo(

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from tidemill_core.config import Config, SecretStr
 
+from tidemill_stream.fields import split_path
+
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp", "json"]
 TimeFormat = Literal["iso8601", "epoch_s", "epoch_ms", "epoch_us"]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
@@ -23,6 +25,36 @@ def _as_list(value: Any) -> Any:
 
 _SomeTopics = Annotated[list[str], Field(min_length=1)]
 Topics = Annotated[_SomeTopics, BeforeValidator(_as_list, json_schema_input_type=str | _SomeTopics)]
+
+
+_STRATEGY = "cooperative-sticky"
+_OURS = {
+    "bootstrap.servers": "use `bootstrap_servers`",
+    "group.id": "use `group`",
+    "auto.offset.reset": "use `start`; an offset that is lost is an error (`on_lost`)",
+    "enable.auto.commit": "offsets are committed together with the outputs",
+    "enable.auto.offset.store": "offsets are committed together with the outputs",
+    "enable.partition.eof": "the end of the log is always reported",
+    "log_level": "the client's errors are reported by the pipeline",
+}
+"""Client properties that a pipeline cannot change, and what to do instead."""
+
+
+def _ask_client(properties: Mapping[str, Any]) -> None:
+    """Have the client itself judge names, values and what goes together; nothing is connected.
+
+    Raises:
+        ValueError: What the client says.
+    """
+    from confluent_kafka import Consumer, KafkaException
+
+    plain = {**properties, "group.id": "check", "log_level": 0}
+    if properties.get("group.protocol") != "consumer":
+        plain["partition.assignment.strategy"] = _STRATEGY
+    try:
+        Consumer(plain).close()
+    except KafkaException as error:
+        raise ValueError(f"the Kafka client refuses them: {error.args[0].str()}") from error
 
 
 class SourceConfig(Config):
@@ -40,8 +72,26 @@ class SourceConfig(Config):
     """What to do when the log begins after the stored offset: stop, or go on after the gap."""
     on_recreated: Literal["fail", "restart"] = "fail"
     """What to do when the topic was created anew: stop, or drop this pipeline's outputs and begin again."""
+    tombstones: Literal["skip", "dlq"] = "skip"
+    """A message without value (a delete, in a compacted topic): count it only, or to the dead letters (reason
+    ``tombstone``) as well. It is never an invalid record."""
     properties: dict[str, str | int | float | bool] = Field(default={})
     """Further librdkafka consumer properties, such as ``security.protocol``."""
+
+    @field_validator("properties")
+    @classmethod
+    def _usable(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if name in _OURS:
+                raise ValueError(f"{name} is set by the pipeline itself: {_OURS[name]}")
+        strategy = given.get("partition.assignment.strategy", _STRATEGY)
+        if strategy != _STRATEGY:
+            raise ValueError(
+                f"partition.assignment.strategy is {_STRATEGY} here, which hands partitions over one by one"
+            )
+        if given:
+            _ask_client(given)
+        return given
 
 
 class SchemaConfig(Config):
@@ -51,6 +101,9 @@ class SchemaConfig(Config):
     """The schema itself."""
     file: Path | None = None
     """A JSON or YAML file that holds the schema."""
+    refs: tuple[str, ...] = ()
+    """What a `$ref` may read besides files below the schema's own folder: prefixes of URLs (``https://host/schemas/``)
+    and other folders. Nothing else is fetched."""
     on_invalid: Literal["dlq", "drop", "fail"] = "dlq"
     """What happens to an invalid record: to the dead letters, counted only, or stop the pipeline."""
     formats: bool = False
@@ -67,7 +120,7 @@ class ColumnConfig(Config):
     """One output column."""
 
     field: str
-    """Path of the value in the record, with dots: ``flight.carrier``."""
+    """Path of the value in the record, with dots: ``flight.carrier``; a dot in a name is ``service\\\\.name``."""
     type: ColumnType
     """Type of the column."""
     format: TimeFormat = "iso8601"
@@ -310,7 +363,7 @@ class PipelinesConfig(Config):
 
 def column_name(path: str) -> str:
     """Name the output column of a field: the last part of its path."""
-    return path.rsplit(".", 1)[-1]
+    return split_path(path)[-1]
 
 
 def sink_name(sink: PostgresSinkConfig | ObjectStoreSinkConfig | MemorySinkConfig) -> str:

@@ -48,6 +48,17 @@ class PipelineInvalid(StreamError, ConfigError):
         super().__init__(f"pipeline {pipeline!r}: {reason}")
 
 
+class AggregateOverflow(StreamError, PermanentError):
+    """A window's whole-number aggregate is beyond 64 bits, and no sink takes dead letters."""
+
+    def __init__(self, pipeline: str, name: str, value: int) -> None:
+        self.pipeline, self.name, self.value = pipeline, name, value
+        super().__init__(
+            f"pipeline {pipeline!r}: the aggregate {name!r} of a window is {value}, beyond 64 bits; give a sink a dlq "
+            "output for such windows, or sum the field as a number"
+        )
+
+
 class Fenced(StreamError, TransientError):
     """Another worker claimed a partition after us; nothing of ours was written."""
 

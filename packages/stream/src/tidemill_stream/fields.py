@@ -8,9 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+")
+
+
+_PART = re.compile(r"(?:[^.\\]|\\.)*", re.DOTALL)
+
+
+@lru_cache(maxsize=4096)
+def split_path(path: str) -> tuple[str, ...]:
+    r"""Split a path at its dots; ``\.`` is a dot in a name, ``\\`` a backslash: ``resource.service\.name``."""
+    parts, at = [], 0
+    while True:
+        match = _PART.match(path, at)
+        assert match is not None
+        parts.append(re.sub(r"\\(.)", r"\1", match[0], flags=re.DOTALL))
+        if match.end() >= len(path):
+            return tuple(parts)
+        at = match.end() + 1
+
+
+def join_path(names: Iterable[str]) -> str:
+    """Write names as a path that `split_path` reads back."""
+    return ".".join(name.replace("\\", "\\\\").replace(".", "\\.") for name in names)
 
 
 def attribute(name: str) -> str:
@@ -20,7 +42,7 @@ def attribute(name: str) -> str:
 
 def access(path: str, record: str = "r") -> str:
     """Write the Python expression that reads `path`; None where a parent is null or missing."""
-    expression, *rest = (record, *path.split("."))
+    expression, *rest = (record, *split_path(path))
     for depth, name in enumerate(rest):
         inner = f"{expression}.{attribute(name)}"
         expression = inner if depth == 0 else f"(None if {expression} is None else {inner})"
@@ -55,8 +77,8 @@ class Shape:
     def __init__(self, paths: Iterable[str]) -> None:
         self._children: dict[str, list[str]] = {}
         for path in paths:
-            head, _, tail = path.partition(".")
-            self._children.setdefault(head, []).extend([tail] if tail else [])
+            head, *tail = split_path(path)
+            self._children.setdefault(head, []).extend([join_path(tail)] if tail else [])
         self.fields = {
             name: (attribute(name), Shape(tails) if tails else None) for name, tails in self._children.items()
         }
@@ -74,14 +96,14 @@ class Shape:
 
 def dig(value: Any, path: str) -> Any:
     """Read `path` of a plain JSON object; None where anything on the way is missing."""
-    for name in path.split("."):
+    for name in split_path(path):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
 def bury(value: dict[str, Any], path: str, new: Any) -> None:
     """Replace the value at `path`, which exists, of a plain JSON object."""
-    *parents, last = path.split(".")
+    *parents, last = split_path(path)
     for name in parents:
         value = value[name]
     value[last] = new

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tidemill_stream.errors import FilterSyntax
-from tidemill_stream.fields import access, compile_function
+from tidemill_stream.fields import access, compile_function, join_path
 
 Keep = Callable[[Any], bool]
 """Tells whether a record passes."""
@@ -231,7 +231,9 @@ class _Parser:
             return Constant(int(token) if token.isdigit() else float(token))
         if kind == "text":
             return Constant(token)
-        if kind == "quoted" or (kind == "word" and token.lower() not in _WORDS):
+        if kind == "quoted":
+            return FieldRef(join_path([token]))
+        if kind == "word" and token.lower() not in _WORDS:
             return FieldRef(token)
         if kind == "word" and token.lower() in ("true", "false", "null"):
             return Constant({"true": True, "false": False, "null": None}[token.lower()])

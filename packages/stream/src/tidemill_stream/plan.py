@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tidemill_core.plugins import did_you_mean
 
 from tidemill_stream import filter as where
 from tidemill_stream.aggregates import Reducer, make_reducer
@@ -15,8 +17,18 @@ from tidemill_stream.columns import Column, RowEncoder, dlq_schema, rows_schema,
 from tidemill_stream.config import ColumnType, PipelineConfig, WindowConfig, column_name
 from tidemill_stream.errors import PipelineInvalid
 from tidemill_stream.event_time import TimeParser, time_parser
-from tidemill_stream.fields import access, compile_function, reader
-from tidemill_stream.schema import Need, RecordDecoder, column_type, json_types, load_schema, property_at, schema_hash
+from tidemill_stream.fields import access, compile_function, join_path, reader, split_path
+from tidemill_stream.schema import (
+    Need,
+    RecordDecoder,
+    column_type,
+    json_types,
+    load_schema,
+    property_at,
+    schema_hash,
+    schema_path,
+)
+from tidemill_stream.schema_files import Refs
 from tidemill_stream.windows import FixedWindows, SessionWindows, Windows
 
 if TYPE_CHECKING:
@@ -67,13 +79,20 @@ class Plan:
     ) -> None:
         self.config = config
         self.schema = load_schema(config.schema_, base=base) if schema is None else schema
-        self.schema_hash = schema_hash(self.schema)
+        refs = Refs(schema_path(config.schema_, base) or (base / "pipeline" if base else None), config.schema_.refs)
+        self.notes: list[str] = []
+        """What is no mistake for sure, but may be one."""
         self.outputs = _outputs(config)
         self.columns = self._columns()
         self.window = self._window()
         self.keep, read = self._where()
         needs = self._needs()
-        self.decoder = RecordDecoder(self.schema, needs=needs, paths=sorted(read), formats=config.schema_.formats)
+        self._check_described(needs)
+        self.decoder = RecordDecoder(
+            self.schema, needs=needs, paths=sorted(read), formats=config.schema_.formats, refs=refs
+        )
+        whole = {"schema": self.schema, "refs": refs.read_documents} if refs.read_documents else self.schema
+        self.schema_hash = schema_hash(whole)
         self.time_checks = tuple(
             (reader(need.path), time_parser(need.format), need.path) for need in needs if need.type == "timestamp"
         )
@@ -97,6 +116,26 @@ class Plan:
             schemas["windows"] = windows_schema(self.window.keys, self.window.values)
         return {name: schema for name, schema in schemas.items() if name in self.outputs}
 
+    def _check_described(self, needs: Sequence[Need]) -> None:
+        """Name the fields that outputs read and the schema does not describe.
+
+        Where the schema forbids such fields the output would always be null, which is refused; else it is a note.
+        """
+        described = (self.schema or {}).get("properties")
+        if not described:
+            return
+        for path in dict.fromkeys(need.path for need in needs):
+            if property_at(self.schema, path) is not None or _is_open(self.schema, path):
+                continue
+            if path in described and path != join_path([path]):
+                raise self.wrong(f"{path!r} is one name in the schema; write {join_path([path])!r}")
+            names = list(described)
+            near = did_you_mean(split_path(path)[0], names).partition("; known")[0]
+            text = f"{path!r} is in no schema{near}"
+            if (self.schema or {}).get("additionalProperties") is False:
+                raise self.wrong(f"{text}, and the schema forbids further fields: it would always be null")
+            self.notes.append(f"{text}: its values are checked by the type of the column only")
+
     def _columns(self) -> tuple[Column, ...]:
         declared = self.config.rows.columns
         if declared:
@@ -109,7 +148,9 @@ class Plan:
         odd = [name for name in names if not name.isidentifier() or name.startswith("_")]
         if odd:
             raise self.wrong(f"the properties {odd} cannot name columns; declare rows.columns")
-        return tuple(Column(name=name, path=name, type=column_type(self.schema, name) or "json") for name in names)
+        return tuple(
+            Column(name=name, path=join_path([name]), type=column_type(self.schema, name) or "json") for name in names
+        )
 
     def _where(self) -> tuple[where.Keep | None, set[str]]:
         if self.config.where is None:
@@ -198,6 +239,18 @@ class Plan:
                 if agg.field is not None and agg.op == "count"
             ]
         return list(dict.fromkeys(needs))
+
+
+def _is_open(schema: Mapping[str, Any] | None, path: str) -> bool:
+    """Tell whether the schema may describe a field by other means than `properties`."""
+    found: Any = schema
+    for name in split_path(path):
+        if not isinstance(found, Mapping):
+            return False
+        if found.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties", "$dynamicRef", "if"}:
+            return True
+        found = (found.get("properties") or {}).get(name)
+    return False
 
 
 def _outputs(config: PipelineConfig) -> frozenset[str]:

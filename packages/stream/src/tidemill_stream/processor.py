@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from tidemill_stream.columns import DeadLetter, encode_dead, encode_windows
-from tidemill_stream.errors import InvalidRecord, PipelineInvalid, StateTooLarge
-from tidemill_stream.plan import Plan
+from tidemill_stream.errors import AggregateOverflow, InvalidRecord, PipelineInvalid, StateTooLarge
+from tidemill_stream.plan import Plan, WindowPlan
 from tidemill_stream.progress import Partition, Progress
 from tidemill_stream.schema import Fault, unfit
+from tidemill_stream.schema_types import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tidemill_stream.windows import ClosedWindow
 
 _CHUNK_ROWS = 8_192
+_TOMBSTONE = Fault("tombstone", "the message has no value: a delete, in a compacted topic")
 
 
 class Message(Protocol):
@@ -63,6 +65,7 @@ class Processor:
         self.plan, self.partition = plan, partition
         self._wants_rows = "rows" in plan.outputs
         self._wants_dead = "dlq" in plan.outputs
+        self._keeps_tombstones = plan.config.source.tombstones == "dlq"
         self.adopt(progress)
 
     def adopt(self, progress: Progress) -> None:
@@ -119,11 +122,15 @@ class Processor:
         if not messages:
             return
         admit, records, offsets, wants_rows = self._admit, self._records, self._offsets, self._wants_rows
-        filtered = rows = 0
+        filtered = rows = deleted = 0
         for message in messages:
             record = admit(message)
             if record is None:
                 filtered += 1
+            elif record is _TOMBSTONE:
+                deleted += 1
+                if self._keeps_tombstones:
+                    self._dead.append(_letter(message, _TOMBSTONE))
             elif type(record) is Fault:
                 self._set_aside(message, record)
             else:
@@ -134,6 +141,7 @@ class Processor:
         self.counts.consumed += len(messages)
         self.counts.rows += rows
         self.counts.filtered += filtered
+        self.counts.deleted += deleted
         self._last = messages[-1]
         self.offset = messages[-1].offset() + 1
         if len(records) >= _CHUNK_ROWS:
@@ -143,7 +151,8 @@ class Processor:
     def _admit(self, message: Message) -> Any:
         """Decode, check, filter and group one message: its record, None if it is filtered out, or a fault."""
         plan = self.plan
-        record = plan.decoder.decode(message.value())
+        value = message.value()
+        record = _TOMBSTONE if value is None else plan.decoder.decode(value)
         if type(record) is Fault:
             return record
         for read, parse, path in plan.time_checks:
@@ -185,6 +194,7 @@ class Processor:
         self._encode_rows()
         if self.windows is not None:
             self._closed += self.windows.take_closed()
+        self._set_aside_overflows()
         self.counts.windows += len(self._closed)
         progress = replace(
             self.base,
@@ -234,6 +244,29 @@ class Processor:
         if action == "dlq":
             self._dead.append(_letter(message, fault))
 
+    def _set_aside_overflows(self) -> None:
+        """Take windows whose whole-number aggregate is beyond 64 bits out of the output, to the dead letters.
+
+        Raises:
+            AggregateOverflow: There are no dead letters to put them in.
+        """
+        window = self.plan.window
+        whole = [index for index, (_, kind) in enumerate(window.values) if kind == "integer"] if window else []
+        if window is None or not whole or not self._closed:
+            return
+        fits = []
+        for closed in self._closed:
+            wrong = next((at for at in whole if not _is_int64(closed.values[at])), None)
+            if wrong is None:
+                fits.append(closed)
+                continue
+            name = window.values[wrong][0]
+            if not self._wants_dead:
+                raise AggregateOverflow(self.plan.config.name, name, closed.values[wrong])
+            self._reasons["overflow"] += 1
+            self._dead.append(_window_letter(closed, window, name, self.offset - 1))
+        self._closed = fits
+
     def _check_state(self) -> None:
         limit = self.plan.config.limits.open_windows
         if self.windows is not None and len(self.windows) > limit:
@@ -254,6 +287,32 @@ class Processor:
         if not self._dead:
             return None
         return encode_dead(self._dead, self.plan.config.name, self.plan.schema_hash, self.partition)
+
+
+def _is_int64(value: Any) -> bool:
+    return value is None or INT64_MIN <= value <= INT64_MAX
+
+
+def _window_letter(closed: ClosedWindow, window: WindowPlan, name: str, offset: int) -> DeadLetter:
+    """Write a closed window as a dead letter, its numbers as text."""
+    names = [
+        *(key.name for key in window.keys),
+        "window_start_us",
+        "window_end_us",
+        *(each for each, _ in window.values),
+    ]
+    values = [*closed.key, closed.start_us, closed.end_us, *closed.values]
+    plain = {key: value if value is None else str(value) for key, value in zip(names, values, strict=True)}
+    return DeadLetter(
+        offset=max(0, offset),
+        timestamp_ms=None,
+        key=None,
+        value=orjson.dumps(plain),
+        headers=None,
+        reason="overflow",
+        path=f"$.{name}",
+        message=f"the window's {name} does not fit 64 bits; sum it as a number, or in smaller windows",
+    )
 
 
 def _letter(message: Message, fault: Fault) -> DeadLetter:

@@ -21,7 +21,7 @@ class Partition(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """Totals of a partition since its beginning; ``consumed = rows + filtered + invalid``."""
+    """Totals of a partition since its beginning; ``consumed = rows + filtered + invalid + deleted``."""
 
     consumed: int = 0
     rows: int = 0
@@ -29,6 +29,7 @@ class Counts:
     invalid: int = 0
     late: int = 0
     windows: int = 0
+    deleted: int = 0
 
     def plus(self, other: Counts) -> Counts:
         """Add two totals."""
@@ -89,15 +90,17 @@ class Progress:
 
     def pack(self) -> bytes:
         """Write state and totals (all but offset, epoch, incarnation and log end) as bytes."""
-        return msgspec.msgpack.encode(
-            {
-                "watermark": self.watermark_us,
-                "flushes": self.flushes,
-                "counts": self.counts.as_dict(),
-                "windows": self.windows,
-                "definition": self.definition,
-            }
-        )
+        state = {
+            "watermark": self.watermark_us,
+            "flushes": self.flushes,
+            "counts": self.counts.as_dict(),
+            "windows": self.windows,
+            "definition": self.definition,
+        }
+        try:
+            return msgspec.msgpack.encode(state)
+        except OverflowError:  # a sum of an open window is beyond 64 bits, which MessagePack cannot hold
+            return msgspec.msgpack.encode({**state, "windows": _without_big(self.windows)})
 
     def unpack(self, state: bytes) -> Progress:
         """Read what `pack` wrote, keeping offset, epoch, incarnation and log end."""
@@ -107,9 +110,26 @@ class Progress:
             watermark_us=found["watermark"],
             flushes=tuple(found["flushes"]),
             counts=Counts(**found["counts"]),
-            windows=tuple(found["windows"]),
+            windows=tuple(_with_big(found["windows"])),
             definition=found["definition"],
         )
+
+
+_BIG = "tidemill.int"
+
+
+def _without_big(value: Any) -> Any:
+    """Write whole numbers beyond 64 bits as ``{"tidemill.int": text}``."""
+    if isinstance(value, list | tuple):
+        return [_without_big(each) for each in value]
+    is_big = isinstance(value, int) and not -(2**63) <= value < 2**64
+    return {_BIG: str(value)} if is_big else value
+
+
+def _with_big(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_big(each) for each in value]
+    return int(value[_BIG]) if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

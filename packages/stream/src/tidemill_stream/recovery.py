@@ -85,7 +85,7 @@ def claims_for(
     for partition in partitions:
         log = by_topic[partition.topic]
         low, high = log.spans.get(partition.number, (0, 0))
-        is_new = not any(partition in sink for sink in stored)
+        is_new = not any(held.topic == partition.topic for sink in stored for held in sink)
         fresh = high if config.source.start == "latest" and is_new else low
         claim = Claim(start=fresh, incarnation=log.incarnation(partition.number), log_end=high)
         claims[partition] = start.claims.get(partition, claim)
@@ -139,7 +139,7 @@ def _go_on(config: PipelineConfig, log: TopicLog, known: Known, sinks: int, star
     for number, (low, high) in sorted(log.spans.items()):
         partition = Partition(log.topic, number)
         held = known.get(partition, ())
-        is_latest = config.source.start == "latest" and not held
+        is_latest = config.source.start == "latest" and not known
         fresh = high if is_latest else low
         if len(held) < sinks and not is_latest:
             _refuse_dropped(config, log, number, low)
@@ -148,7 +148,10 @@ def _go_on(config: PipelineConfig, log: TopicLog, known: Known, sinks: int, star
             raise OffsetLost(log.topic, number, min(offsets), low)
         differ = len({each.position for each in held}) > 1
         has_flush = flush and any(each.windows for each in held)
-        if min(offsets) < high or differ or has_flush:
+        # A first drain from the end has nothing to read, and must note where that end is: else the next one
+        # would begin at a later end, and never read anything. A partition that is added later begins at its first
+        # record.
+        if min(offsets) < high or differ or has_flush or is_latest:
             start.claims[partition] = Claim(start=fresh, incarnation=log.incarnation(number), log_end=high)
             start.ends[partition], start.reads[partition] = max(high, *offsets), low
 

@@ -20,7 +20,8 @@ import orjson
 from tidemill_stream.config import ColumnType, SchemaConfig
 from tidemill_stream.errors import SchemaInvalid
 from tidemill_stream.event_time import time_parser
-from tidemill_stream.fields import Shape, bury, dig
+from tidemill_stream.fields import Shape, bury, dig, join_path, split_path
+from tidemill_stream.schema_files import Refs, read_schema_file
 from tidemill_stream.schema_types import INT64_MAX, INT64_MIN, NotCompilable, compile_type
 
 _REFUSED_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
@@ -52,6 +53,7 @@ class RecordDecoder:
         needs: Fields whose values must fit an output's type.
         paths: Every field that compiled code reads.
         formats: Treat `format` as a rule.
+        refs: Reads what a `$ref` outside of the schema names; without it nothing is read.
 
     Attributes:
         fast: The typed decoder, or None when the schema or the needs have no exact type.
@@ -64,10 +66,11 @@ class RecordDecoder:
         needs: Sequence[Need] = (),
         paths: Sequence[str] = (),
         formats: bool = False,
+        refs: Refs | None = None,
     ) -> None:
         self._needs = tuple(needs)
         self._shape = Shape([*paths, *(need.path for need in needs)])
-        self._validator = None if schema is None else _validator(schema, formats=formats)
+        self._validator = None if schema is None else _validator(schema, formats=formats, refs=refs or Refs())
         self._times = {need.path: time_parser(need.format) for need in needs if need.type == "timestamp"}
         self.fast: Callable[[bytes], Any] | None = None
         if schema is not None and all(_is_ensured(schema, need) for need in needs):
@@ -153,21 +156,23 @@ def suspicious(raw: bytes) -> bool:
     return b"\\u" in raw and _REFUSED_ESCAPE.search(raw) is not None
 
 
+def schema_path(config: SchemaConfig, base: Path | None) -> Path | None:
+    """Find the schema's file: in `base`, else in the working directory; None for one without."""
+    if config.file is None:
+        return None
+    return config.file if base is None or not (base / config.file).exists() else base / config.file
+
+
 def load_schema(config: SchemaConfig, *, base: Path | None = None) -> dict[str, Any] | None:
     """Read the schema a pipeline names (in `base`, else in the working directory); None when it has none.
 
     Raises:
         SchemaInvalid: The file cannot be read or is not a schema.
     """
-    if config.file is None:
+    path = schema_path(config, base)
+    if path is None:
         return config.inline
-    path = config.file if base is None or not (base / config.file).exists() else base / config.file
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SchemaInvalid(f"schema file {path} cannot be read: {error}") from error
+    found = read_schema_file(path)
     if not isinstance(found, dict):
         raise SchemaInvalid(f"schema file {path} does not hold an object")
     return found
@@ -181,7 +186,7 @@ def schema_hash(schema: Mapping[str, Any] | None) -> str:
 def property_at(schema: Mapping[str, Any] | None, path: str) -> Mapping[str, Any] | None:
     """Find the schema of a field; None where it is not described."""
     found: Any = schema
-    for name in path.split("."):
+    for name in split_path(path):
         found = found.get("properties", {}).get(name) if isinstance(found, Mapping) else None
     return found if isinstance(found, Mapping) else None
 
@@ -230,9 +235,9 @@ def _is_ensured(schema: Mapping[str, Any], need: Need) -> bool:
 def _fast_decoder(schema: Mapping[str, Any], paths: Sequence[str], *, formats: bool) -> Callable[[bytes], Any] | None:
     if any(property_at(schema, path) is None for path in paths):
         return None  # a field the schema does not describe is only found by the second look
-    if any(property_at(schema, path.rsplit(".", 1)[0]) is None for path in paths if "." in path):
+    parents = {join_path(names[:depth]) for names in map(split_path, paths) for depth in range(1, len(names))}
+    if any(property_at(schema, parent) is None for parent in parents):
         return None
-    parents = {path[:index] for path in paths for index, char in enumerate(path) if char == "."}
     if any(not json_types(schema, parent) <= {"object", "null"} for parent in parents):
         return None
     try:
@@ -241,10 +246,14 @@ def _fast_decoder(schema: Mapping[str, Any], paths: Sequence[str], *, formats: b
         return None
 
 
-def _validator(schema: Mapping[str, Any], *, formats: bool) -> Any:
+def _validator(schema: Mapping[str, Any], *, formats: bool, refs: Refs) -> Any:
     import jsonschema_rs
 
     try:
-        return jsonschema_rs.validator_for(dict(schema), validate_formats=formats)
+        return jsonschema_rs.validator_for(
+            dict(schema), validate_formats=formats, retriever=refs.read, base_uri=refs.base_uri
+        )
     except (jsonschema_rs.ValidationError, ValueError, TypeError) as error:
-        raise SchemaInvalid(f"the JSON Schema cannot be used: {error}") from error
+        # A reference that could not be read is wrapped in words of the validator's own; ours say what to do.
+        reason = refs.refused or str(error).split("\n\nFailed validating", 1)[0]
+        raise SchemaInvalid(f"the JSON Schema cannot be used: {reason}") from error

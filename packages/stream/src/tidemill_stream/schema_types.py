@@ -52,7 +52,10 @@ def compile_type(schema: Mapping[str, Any], *, formats: bool = False) -> type[ms
     dialect = str(schema.get("$schema", ""))
     if "draft-03" in dialect or "draft-04" in dialect or schema.get("type") != "object":
         raise NotCompilable("only objects, draft 6 or newer")
-    compiled = _Compiler(schema, formats=formats).compile(schema)
+    try:
+        compiled = _Compiler(schema, formats=formats).compile(schema)
+    except ValueError as error:  # a name that a struct cannot carry: with a backslash, a quote, a control character
+        raise NotCompilable(str(error)) from error
     if not (isinstance(compiled, type) and issubclass(compiled, msgspec.Struct)):
         raise NotCompilable("a record without properties")
     try:

@@ -102,6 +102,29 @@ def inspect(consumer: Consumer, topics: Sequence[str], servers: str, client: Map
     return logs
 
 
+def log_spans(config: PipelineConfig, servers: str) -> dict[Partition, tuple[int, int]]:
+    """Ask the broker where each partition of a pipeline's topics begins and ends now.
+
+    Raises:
+        BrokerUnavailable: It does not answer in time.
+    """
+    from confluent_kafka import KafkaException, TopicPartition
+
+    consumer = open_consumer(consumer_properties(config, servers))
+    try:
+        return {
+            Partition(topic, number): consumer.get_watermark_offsets(
+                TopicPartition(topic, number), timeout=REQUEST_TIMEOUT_S
+            )
+            for topic in config.source.topics
+            for number in consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic].partitions
+        }
+    except KafkaException as error:
+        raise BrokerUnavailable(servers, str(error.args[0])) from error
+    finally:
+        consumer.close()
+
+
 def _identity(topic: str, servers: str, client: Mapping[str, Any], *, is_embedded: bool) -> str | None:
     """Take the id of the topic; the mock's topics live as long as the broker, and its first record may be dropped."""
     if not is_embedded:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from tidemill_stream.config import ObjectStoreSinkConfig, PostgresSinkConfig, sink_name
+from tidemill_stream.errors import BrokerUnavailable
 from tidemill_stream.event_time import to_datetime
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Counts, Partition, Progress, total
 from tidemill_stream.sinks._base import SinkContext, open_sinks
+from tidemill_stream.source import log_spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,20 +28,29 @@ class PartitionStatus:
     watermark: datetime | None
     open_windows: int
     counts: Counts
+    log_start: int = 0
 
     @property
     def lag(self) -> int:
         """Records known to be in the log and not yet processed."""
-        return max(0, self.log_end - self.offset)
+        return max(0, self.log_end - max(self.offset, self.log_start))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineStatus:
-    """A pipeline as its checkpoints tell."""
+    """A pipeline as its checkpoints and its broker tell.
+
+    Attributes:
+        log_ends_of: `broker`, or `checkpoint` where the broker was not asked or did not answer: then `lag` is
+            that of the last checkpoint, and says nothing of records that came since.
+        trouble: Why the broker did not answer.
+    """
 
     pipeline: str
     partitions: tuple[PartitionStatus, ...]
     owner: str | None = None
+    log_ends_of: Literal["broker", "checkpoint"] = "checkpoint"
+    trouble: str | None = None
 
     @property
     def totals(self) -> Counts:
@@ -48,7 +59,7 @@ class PipelineStatus:
 
     @property
     def is_drained(self) -> bool:
-        """Whether everything that was in the log at the last checkpoint has been processed; False before the first."""
+        """Whether everything in the log (see `log_ends_of`) has been processed; False before the first checkpoint."""
         return bool(self.partitions) and all(each.lag == 0 for each in self.partitions)
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,6 +67,8 @@ class PipelineStatus:
         return {
             "pipeline": self.pipeline,
             "is_drained": self.is_drained,
+            "log_ends_of": self.log_ends_of,
+            "trouble": self.trouble,
             "owner": self.owner,
             "totals": self.totals.as_dict(),
             "partitions": [
@@ -75,8 +88,14 @@ class PipelineStatus:
         }
 
 
-def status(plan: Plan, context: SinkContext) -> PipelineStatus:
-    """Read how far a pipeline is; nothing is claimed or created."""
+def status(plan: Plan, context: SinkContext, *, servers: str | None = None) -> PipelineStatus:
+    """Read how far a pipeline is; nothing is claimed or created.
+
+    Args:
+        plan: The compiled pipeline.
+        context: What the sinks need.
+        servers: Kafka bootstrap servers, asked where the logs end now; without, the checkpoints tell where they ended.
+    """
     sinks = open_sinks(context)
     topics = plan.config.source.topics
     try:
@@ -85,21 +104,34 @@ def status(plan: Plan, context: SinkContext) -> PipelineStatus:
     finally:
         for sink in sinks:
             sink.close()
-    found = sorted({partition for each in stored for partition in each})
+    spans: Mapping[Partition, tuple[int, int]] = {}
+    trouble = None
+    if servers is not None:
+        try:
+            spans = log_spans(plan.config, servers)
+        except BrokerUnavailable as error:
+            trouble = str(error)
+    held = {partition for each in stored for partition in each}
+    # Partitions that nothing was read of yet count as lag once the pipeline has begun; before that it has not started.
+    found = sorted(held | set(spans)) if held else []
     return PipelineStatus(
         pipeline=plan.config.name,
-        partitions=tuple(_partition(each, [s.get(each) for s in stored]) for each in found),
+        partitions=tuple(_partition(each, [s.get(each) for s in stored], spans.get(each)) for each in found),
         owner=leases[0].owner if leases else None,
+        log_ends_of="broker" if spans else "checkpoint",
+        trouble=trouble,
     )
 
 
-def _partition(partition: Partition, held: list[Progress | None]) -> PartitionStatus:
+def _partition(partition: Partition, held: list[Progress | None], span: tuple[int, int] | None) -> PartitionStatus:
     least = min((each or Progress(offset=0) for each in held), key=lambda each: each.position)
+    known = max((each.log_end for each in held if each is not None), default=0)
     return PartitionStatus(
+        log_start=span[0] if span else 0,
         topic=partition.topic,
         partition=partition.number,
         offset=least.offset,
-        log_end=max(each.log_end for each in held if each is not None),
+        log_end=span[1] if span else known,
         epoch=least.epoch,
         watermark=None if least.watermark_us is None else to_datetime(least.watermark_us),
         open_windows=len(least.windows),

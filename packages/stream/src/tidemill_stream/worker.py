@@ -141,9 +141,10 @@ class _Member:
         self._last_commit = self._last_renewal = self._last_identity = clock()
         base = consumer_properties(plan.config, servers)
         base["fetch.wait.max.ms"] = 100
-        self.consumer: Consumer = open_consumer(
-            {"partition.assignment.strategy": "cooperative-sticky", **base, **properties}
-        )
+        chosen = {**base, **properties}
+        if chosen.get("group.protocol") != "consumer":  # there the broker assigns, one partition at a time as well
+            chosen["partition.assignment.strategy"] = "cooperative-sticky"
+        self.consumer: Consumer = open_consumer(chosen)
 
     def join(self) -> None:
         for sink in self.sinks:

@@ -345,3 +345,57 @@ def _until(condition, seconds=20):
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("sink", ["postgres", "object_store"])
+def test_from_latest_the_first_drain_notes_where_it_began_and_the_next_reads_what_came(
+    own_mock_broker, make_plan, make_records, postgres_url, tmp_path, sink
+):
+    servers, _ = own_mock_broker()
+    before, _ = placed(make_records(30), partitions=1)
+    after, _ = placed(make_records(20, seed=5), partitions=1)
+    sinks = {
+        "postgres": {
+            "type": "postgres",
+            "url": postgres_url,
+            "rows_table": "events.flights",
+            "dlq_table": "events.dead",
+        },
+        "object_store": {"type": "object_store", "url": f"file://{tmp_path}/lake", "rows": "flights", "dlq": "dead"},
+    }
+    plan = make_plan(
+        source={"topics": "flights", "bootstrap_servers": servers, "start": "latest"},
+        sinks=[sinks[sink]],
+        window=None,
+        flush_on_drain=False,
+    )
+    produce(servers, "flights", before)
+
+    first = drain(plan, servers, sink_context(plan))
+    again = drain(plan, servers, sink_context(plan))
+    produce(servers, "flights", after)
+    second = drain(plan, servers, sink_context(plan))
+
+    assert (first.done.consumed, again.done.consumed, second.done.consumed) == (0, 0, 20)
+    assert [(each.start, each.end) for each in second.partitions if each.end > 30] == [(30, 50)]
+
+
+def test_status_asks_the_broker_and_says_when_it_does_not_answer(own_mock_broker, memory_plan, make_records):
+    servers, end_broker = own_mock_broker()
+    sent, _ = placed(make_records(100))
+    produce(servers, "flights", sent[:60])
+    plan = memory_plan(servers)
+    drain(plan, servers, sink_context(plan))
+    drained = status(plan, sink_context(plan), servers=servers)
+    produce(servers, "flights", sent[60:])
+
+    behind = status(plan, sink_context(plan), servers=servers)
+    of_checkpoint = status(plan, sink_context(plan))
+    end_broker()
+    lost = status(plan, sink_context(plan), servers=servers)
+
+    assert (drained.log_ends_of, drained.is_drained) == ("broker", True)
+    assert (behind.log_ends_of, behind.is_drained, sum(each.lag for each in behind.partitions)) == ("broker", False, 40)
+    assert (of_checkpoint.log_ends_of, of_checkpoint.is_drained) == ("checkpoint", True)
+    assert lost.log_ends_of == "checkpoint"
+    assert servers.split(",")[0] in str(lost.trouble)

@@ -184,7 +184,7 @@ def test_poison_is_set_aside_whole(own_mock_broker, postgres_url, pipeline_file,
               good.replace(b'"JFK"', b'"JFK","x":"\\u0000"'), good[:-1] + b',"y":"\xff"}', good.replace(b"2013", b"soon")]  # fmt: skip
     produce(servers, "flights", [(0, b"key", each) for each in [good, *poison, good]])
     path = pipeline_file(
-        source={"topics": "flights", "bootstrap_servers": servers},
+        source={"topics": "flights", "bootstrap_servers": servers, "tombstones": "dlq"},
         sinks=[{"type": "postgres", "url": postgres_url, **TABLES}],
     )
 
@@ -193,11 +193,16 @@ def test_poison_is_set_aside_whole(own_mock_broker, postgres_url, pipeline_file,
 
     with psycopg.connect(postgres_url) as connection:
         stored = connection.execute('select value, key, reason from events.dead order by "offset"').fetchall()
-    assert (result["done"]["consumed"], result["done"]["rows"], result["done"]["invalid"]) == (11, 3, 8)
+    assert (
+        result["done"]["consumed"],
+        result["done"]["rows"],
+        result["done"]["invalid"],
+        result["done"]["deleted"],
+    ) == (11, 3, 7, 1)
     assert [value for value, _, _ in stored] == [each for each in poison if each is not poison[6]]
     assert {key for _, key, _ in stored} == {b"key"}
     assert [reason for _, _, reason in stored] == [
-        "malformed", "malformed", "null_value", "invalid", "invalid", "malformed", "malformed", "unfit",
+        "malformed", "malformed", "tombstone", "invalid", "invalid", "malformed", "malformed", "unfit",
     ]  # fmt: skip
     assert len(listed) == len(stored)
 

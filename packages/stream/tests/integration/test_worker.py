@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from tidemill_core.lifecycle import StopToken
+from tidemill_core.services.processes import wait_until
 from tidemill_stream import Worker, drain, produce, sink_context
 from tidemill_stream.errors import PipelineBusy
 from tidemill_stream.progress import Claim, Partition
@@ -200,3 +201,18 @@ def _is_ready(url):
         return urllib.request.urlopen(f"{url}/readyz", timeout=5).status == 200
     except OSError:
         return False
+
+
+def test_the_brokers_own_group_protocol_serves_as_well(service, make_plan, running, make_records):
+    properties = {"group.protocol": "consumer"}
+    plan = make_plan(**{**service, "source": {**service["source"], "properties": properties}})
+    servers = plan.config.source.bootstrap_servers
+    first, _ = running(plan, servers)
+    second, _ = running(plan, servers, owner="second")
+    assert wait_until(lambda: first.ready() is None and second.ready() is None, 60)
+
+    produce(servers, plan.config.name, [(number % 4, b"k", value) for number, value in enumerate(make_records(400))])
+
+    assert wait_until(lambda: status(plan, sink_context(plan), servers=servers).totals.consumed == 400, 60)
+    shares = [set(each.status()["partitions"]) for each in (first, second)]
+    assert shares[0].isdisjoint(shares[1])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 from tidemill_core.config import ConfigFaults
 from tidemill_core.errors import ConfigError
 from tidemill_stream.cli import stream
-from tidemill_stream.config import PipelineConfig
+from tidemill_stream.config import PipelineConfig, SourceConfig
 from tidemill_stream.errors import PipelineInvalid
 
 MEMORY = [{"type": "memory"}]
@@ -108,3 +110,33 @@ def test_an_unknown_pipeline_is_suggested(tmp_path):
 
     with pytest.raises(ConfigError, match="did you mean 'clicks'"):
         CliRunner().invoke(stream, ["status", str(path), "--only", "click"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("group.id", "mine", "use `group`"),
+        ("bootstrap.servers", "a:1", "use `bootstrap_servers`"),
+        ("auto.offset.reset", "latest", "use `start`"),
+        ("enable.auto.commit", True, "together with the outputs"),
+        ("enable.auto.offset.store", True, "together with the outputs"),
+        ("enable.partition.eof", False, "always reported"),
+        ("sesion.timeout.ms", 1, "No such configuration property"),
+        ("session.timeout.ms", "long", "Invalid value"),
+        ("fetch.min.bytes", -5, "fetch.min.bytes"),
+        ("security.protocol", "tls", "security.protocol"),
+        ("partition.assignment.strategy", "range", "cooperative-sticky"),
+    ],
+)
+def test_client_properties_that_are_ours_or_unknown_are_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SourceConfig(topics="a", properties={name: value})
+
+
+def test_client_properties_that_go_together_are_taken() -> None:
+    given = {"session.timeout.ms": 10_000, "fetch.wait.max.ms": 20}
+
+    assert given == SourceConfig(topics="a", properties=given).properties
+    assert SourceConfig(topics="a", properties={"group.protocol": "consumer"}).properties
+    with pytest.raises(ValidationError, match=r"session\.timeout\.ms"):
+        SourceConfig(topics="a", properties={"group.protocol": "consumer", "session.timeout.ms": 10_000})

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tidemill_stream.errors import AggregateOverflow
 from tidemill_stream.event_time import time_parser, to_datetime
 from tidemill_stream.processor import Processor
 from tidemill_stream.progress import Partition, Progress
@@ -180,3 +181,84 @@ def test_times_are_whole_microseconds(form, value, micros):
 
 def test_microseconds_become_datetimes():
     assert to_datetime(-1) == datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+
+
+SUMS = {
+    "schema": {"inline": {"type": "object", "properties": {"id": {"type": "integer"}, "at": {"type": "string"}}}},
+    "where": None,
+    "window": {
+        "type": "tumbling",
+        "size_s": 60,
+        "time": {"field": "at"},
+        "aggs": {"total": {"op": "sum", "field": "id"}, "n": {"op": "count"}},
+    },
+}
+DAY = b"2013-01-01T00:00:00Z"
+
+
+def big_records(count: int) -> list[bytes]:
+    return [b'{"id": %d, "at": "%s"}' % (2**62, DAY)] * count
+
+
+def test_a_sum_beyond_64_bits_is_a_dead_letter_with_its_window(make_plan) -> None:
+    plan = make_plan(**SUMS)
+    processor = Processor(plan, ONE, Progress(offset=0))
+    ends = [b'{"id": 5, "at": "2013-01-01T00:02:00Z"}', b'{"id": 1, "at": "2013-01-01T01:00:00Z"}']
+
+    processor.feed(fake_messages([*big_records(3), *ends]))
+    output = processor.take()
+
+    assert output.windows is not None
+    assert [5] == output.windows.column("total").to_pylist()
+    assert output.dead is not None
+    (letter,) = output.dead.to_pylist()
+    assert ("overflow", "$.total") == (letter["reason"], letter["path"])
+    assert str(3 * 2**62) == orjson.loads(letter["value"])["total"]
+    assert {"overflow": 1} == output.reasons
+    assert (1, 0) == (output.progress.counts.windows, output.progress.counts.invalid)
+
+
+def test_an_open_window_with_a_sum_beyond_64_bits_is_stored_and_goes_on(make_plan) -> None:
+    plan = make_plan(**SUMS)
+    processor = Processor(plan, ONE, Progress(offset=0))
+    processor.feed(fake_messages(big_records(5)))
+    stored = processor.take().progress
+
+    again = Progress(offset=stored.offset).unpack(stored.pack())
+    resumed = Processor(plan, ONE, again)
+    resumed.feed(fake_messages([*big_records(5), *big_records(1)])[5:])
+    resumed.flush()
+    (letter,) = resumed.take().dead.to_pylist()
+
+    assert str(6 * 2**62) == orjson.loads(letter["value"])["total"]
+
+
+def test_a_sum_beyond_64_bits_without_dead_letters_stops_with_a_reason(make_plan) -> None:
+    sinks = [{"type": "object_store", "url": "memory://x", "windows": "w"}]
+    schema = {**SUMS["schema"], "on_invalid": "drop"}
+    processor = Processor(make_plan(**{**SUMS, "schema": schema, "sinks": sinks}), ONE, Progress(offset=0))
+    processor.feed(fake_messages(big_records(3)))
+    processor.flush()
+
+    with pytest.raises(AggregateOverflow, match="'total' of a window is 13835058055282163712, beyond 64 bits"):
+        processor.take()
+
+
+@pytest.mark.parametrize(("rule", "letters"), [("skip", 0), ("dlq", 2)])
+def test_tombstones_have_a_rule_of_their_own_and_are_no_invalid_records(make_plan, rule: str, letters: int) -> None:
+    plan = make_plan(
+        source={"topics": "flights", "tombstones": rule},
+        schema={"inline": SUMS["schema"]["inline"], "on_invalid": "fail"},
+        where=None,
+        window=None,
+        flush_on_drain=False,
+    )
+    processor = Processor(plan, ONE, Progress(offset=0))
+
+    processor.feed(fake_messages([None, b'{"id": 1}', None]))
+    output = processor.take()
+
+    counts = output.progress.counts
+    assert (3, 1, 0, 2) == (counts.consumed, counts.rows, counts.invalid, counts.deleted)
+    assert letters == (0 if output.dead is None else output.dead.num_rows)
+    assert output.dead is None or {"tombstone"} == set(output.dead.column("reason").to_pylist())

@@ -41,8 +41,21 @@ def test_a_new_topic_is_read_from_its_beginning(config):
 
 
 def test_latest_begins_at_the_end(config):
-    assert decide(config(start="latest"), [log(5)], [{}]).claims == {}
+    first = decide(config(start="latest"), [log(5, 0)], [{}])
+
+    # Nothing is to be read, and where the log ends is to be noted: else the next drain began later still.
+    assert ({each: claim.start for each, claim in first.claims.items()}, first.ends) == ({P0: 5, P1: 0}, {P0: 5, P1: 0})
     assert claims_for(config(start="latest"), [log(5)], [{}], [P0])[P0].start == 5
+
+
+def test_a_partition_that_is_added_later_begins_at_its_first_record_also_from_latest(config):
+    stored = [{P0: held(5)}]
+
+    drained = decide(config(start="latest"), [log(5, 7)], stored)
+    served = claims_for(config(start="latest"), [log(5, 7)], stored, [P0, P1])
+
+    assert (drained.claims[P1].start, drained.ends) == (0, {P1: 7})
+    assert served[P1].start == 0
 
 
 def test_drained_partitions_are_left_alone(config):
@@ -161,7 +174,8 @@ def test_a_real_log_may_begin_later_by_its_retention_and_an_embedded_one_if_the_
     skipped = decide(config(on_lost="skip"), [log(30, low=20, is_embedded=True)], [{}])
     latest = decide(config(start="latest"), [log(30, low=20, is_embedded=True)], [{}])
 
-    assert (real.reads, skipped.reads, latest.claims) == ({P0: 20}, {P0: 20}, {})
+    assert (real.reads, skipped.reads) == ({P0: 20}, {P0: 20})
+    assert (latest.claims[P0].start, latest.ends) == (30, {P0: 30})
 
 
 def test_a_service_claims_what_it_was_assigned(config):

@@ -23,8 +23,8 @@ from tidemill_stream.status import Holding, verify
 _CHECKS = {
     "no_lag": "Everything that was in the topics when the drain began has been processed. It does not see what a "
     "publisher never sent, or what a log dropped before: such a drain fails (OffsetLost, RecordsDropped).",
-    "every_record_accounted_for": "Records read = rows + filtered + invalid. It counts what was read, and does not see "
-    "records that were not; those are the matter of no_lag.",
+    "every_record_accounted_for": "Records read = rows + filtered + invalid + deleted. It counts what was read, "
+    "and does not see records that were not; those are the matter of no_lag.",
     "outputs_match_checkpoint": "Every sink holds exactly the rows and windows that its checkpoints account for. It "
     "counts, and does not see whether a value is right.",
 }
@@ -120,7 +120,7 @@ def build_drain(config: StreamDrainConfig, plan: Plan) -> dg.AssetsDefinition:
 
 def _checks(result: DrainResult, held: list[Holding]) -> list[dg.AssetCheckResult]:
     totals = result.totals
-    accounted = totals.rows + totals.filtered + totals.invalid
+    accounted = totals.rows + totals.filtered + totals.invalid + totals.deleted
     outputs = {f"{each.sink} {each.output}": f"{each.rows} of {each.expected}" for each in held}
     return [
         dg.AssetCheckResult(check_name="no_lag", passed=result.lag == 0, metadata={"lag": result.lag}),
