@@ -6,6 +6,7 @@ path, query, headers and body as the real cloud would, and nothing leaves the ma
 """
 
 import datetime as dt
+import io
 import ipaddress
 import re
 import ssl
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from cryptography import x509
@@ -187,6 +189,31 @@ def signature_is_right(asked: Asked, secret: str) -> bool:
     auth = S3SigV4Auth(Credentials(key, secret), "s3", region)
     text = auth.string_to_sign(request, auth.canonical_request(request))
     return signature == auth.signature(text, request)
+
+
+def parquet_object(columns: dict[str, list[Any]]) -> Answering:
+    """Answer every GET and HEAD by one Parquet file, or the bytes of it that are asked for."""
+    import polars as pl
+
+    file = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(file)
+    body = file.getvalue()
+
+    def answer(asked: Asked) -> Answer:
+        about = {
+            "ETag": '"e1"',
+            "Last-Modified": "Fri, 27 Nov 2026 00:00:00 GMT",
+            "x-goog-generation": "1",
+            "Accept-Ranges": "bytes",
+        }
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.headers.get("range", ""))
+        if asked.method == "HEAD" or wanted is None:
+            return 200, {**about, "Content-Length": str(len(body))}, body
+        first = int(wanted[1]) if wanted[1] else max(0, len(body) - int(wanted[2]))
+        last = min(int(wanted[2]), len(body) - 1) if wanted[1] and wanted[2] else len(body) - 1
+        return 206, {**about, "Content-Range": f"bytes {first}-{last}/{len(body)}"}, body[first : last + 1]
+
+    return answer
 
 
 def region_of(asked: Asked) -> str:

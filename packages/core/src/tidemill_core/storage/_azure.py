@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from tidemill_core.storage.errors import CredentialsMissing, CredentialsRefused,
 _SCOPE = "https://storage.azure.com/.default"
 _RENEW_BEFORE_S = 300
 _REMEDY = "Set TIDEMILL_AZURE_KEY, _SAS_TOKEN, _CONNECTION_STRING or a service principal, or sign in (az login)"
+_BUSY = frozenset({408, 429, 500, 502, 503, 504})
+_MSAL_BUSY = re.compile(r"HTTP Error: (429|5\d\d)|temporarily_unavailable")
 _REFUSED = frozenset({"AuthenticationFailed", "InvalidAuthenticationInfo", "ExpiredAuthenticationToken"})
 _VARIABLES = {
     "connection_string": ("CONNECTION_STRING",),
@@ -234,52 +237,77 @@ def _ended(sas: str) -> str | None:
 
 
 def _credential(options: StorageOptions) -> Any:
-    """Make the credential: a service principal of the settings, else azure-identity's chain without a browser."""
+    """Make the credential: of the settings, else the one that the environment is set up for, else any that works.
+
+    What is set up is asked alone: the chain of azure-identity does not tell a refusal from an outage.
+    """
     with needs_extra():
         from azure import identity
 
-    more = {"connection_verify": str(options.ca_bundle)} if options.ca_bundle else {}
+    verify = {"connection_verify": str(options.ca_bundle)} if options.ca_bundle else {}
+    tenant, client = options.azure_tenant_id or "", options.azure_client_id
     if options.azure_client_secret:
-        return identity.ClientSecretCredential(
-            options.azure_tenant_id or "",
-            options.azure_client_id or "",
-            options.azure_client_secret.get_secret_value(),
-            **more,
-        )
-    if options.azure_tenant_id:
-        more["workload_identity_tenant_id"] = options.azure_tenant_id
-    if options.azure_client_id:
-        more |= {
-            "managed_identity_client_id": options.azure_client_id,
-            "workload_identity_client_id": options.azure_client_id,
-        }
-    return identity.DefaultAzureCredential(**more)
+        secret = options.azure_client_secret.get_secret_value()
+        return identity.ClientSecretCredential(tenant, client or "", secret, **verify)
+    named = {"tenant_id": tenant} if tenant else {}
+    if _are_set("AZURE_FEDERATED_TOKEN_FILE"):
+        return identity.WorkloadIdentityCredential(**named, **({"client_id": client} if client else {}), **verify)
+    if not client and _are_set("AZURE_CLIENT_ID", "AZURE_TENANT_ID"):
+        return identity.EnvironmentCredential(**verify)
+    if _are_set("IDENTITY_ENDPOINT") or client:
+        found: Any = identity.ManagedIdentityCredential
+        return found(client_id=client or os.environ.get("AZURE_CLIENT_ID"), **verify)
+    return identity.DefaultAzureCredential(**verify)
+
+
+def _are_set(*names: str) -> bool:
+    return all(os.environ.get(name) for name in names)
 
 
 @contextmanager
 def _in_our_words(url: str) -> Iterator[None]:
     """Turn azure-identity's errors into ours: missing, refused, or unavailable for now."""
     with needs_extra():
-        from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+        from azure.core.exceptions import AzureError, ClientAuthenticationError
         from azure.identity import CredentialUnavailableError
 
     try:
         yield
     except CredentialUnavailableError as error:
-        raise CredentialsMissing(url, _looked(), _REMEDY) from error
-    except ClientAuthenticationError as error:
-        words = " ".join(str(error.message).split())
-        # The chain's own word for "none of them is set up" is the same class as a refusal.
-        if words.startswith("DefaultAzureCredential failed"):
-            raise CredentialsMissing(url, [*_looked(), *_tried(words)], _REMEDY) from error
-        reason = f"{words[:300]}; {_REMEDY[0].lower()}{_REMEDY[1:]}"
-        raise CredentialsRefused(url, "get a token of Entra", reason=reason) from error
-    except HttpResponseError as error:
-        raise CredentialsRefused(url, "get a token of Entra", status=error.status_code, reason=error.message) from error
+        raise CredentialsMissing(url, [*_looked(), f"and azure-identity said: {_line(error)}"], _REMEDY) from error
     except AzureError as error:
-        raise StoreUnavailable(url, "get a token of Entra", " ".join(str(error).split())[:300]) from error
+        if _is_outage(error) or not isinstance(error, ClientAuthenticationError):
+            raise StoreUnavailable(url, "get a token of Entra", _line(error)) from error
+        # The chain's own word for "none of them is set up" is the same class as a refusal.
+        if error.message.startswith("DefaultAzureCredential failed"):
+            raise CredentialsMissing(url, [*_looked(), *_tried(error.message)], _REMEDY) from error
+        reason = f"{_line(error)}; {_REMEDY[0].lower()}{_REMEDY[1:]}"
+        raise CredentialsRefused(url, "get a token of Entra", reason=reason) from error
     except ValueError as error:
-        raise ConfigError(f"{url}: the Entra identity is not well formed: {error}") from error
+        raise ConfigError(f"{url}: the Entra identity is not well formed: {_line(error)}") from error
+
+
+def _is_outage(error: BaseException | None) -> bool:
+    """Tell whether Entra did not answer or was busy, which azure-identity wraps into a refusal."""
+    from json import JSONDecodeError
+
+    from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
+
+    while error is not None:
+        # Entra always answers in JSON: what does not is a gateway before it.
+        if isinstance(error, ServiceRequestError | ServiceResponseError | JSONDecodeError):
+            return True
+        if isinstance(error, HttpResponseError) and (error.status_code or 0) in _BUSY:
+            return True
+        # msal has no attribute for the status.
+        if type(error).__module__.startswith("msal") and _MSAL_BUSY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(getattr(error, "message", error)).split())[:300]
 
 
 def _looked() -> list[str]:
@@ -294,5 +322,5 @@ def _looked() -> list[str]:
 
 def _tried(words: str) -> list[str]:
     """What each link of the chain said that is more than not being set up."""
-    attempts = words.partition("Attempted credentials:")[2].partition("To mitigate")[0]
-    return [f"and the chain said:{attempts[:500]}"] if attempts.strip() else []
+    attempts = " ".join(words.partition("Attempted credentials:")[2].partition("To mitigate")[0].split())
+    return [f"and azure-identity said: {attempts[:500]}"] if attempts else []

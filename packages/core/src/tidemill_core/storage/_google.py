@@ -116,6 +116,7 @@ class GoogleAccess:
     def _found(self) -> Any:
         with needs_extra():
             import google.auth
+            from google.auth.credentials import with_scopes_if_required
             from google.auth.exceptions import DefaultCredentialsError
 
         auth: Any = google.auth
@@ -124,9 +125,14 @@ class GoogleAccess:
                 # It warns of files that come from others; this one its user has named.
                 warnings.simplefilter("ignore")
                 if self._file is None:
-                    return auth.default(scopes=[_SCOPE], request=self._transport())[0]
-                return auth.load_credentials_from_file(str(self._file), scopes=[_SCOPE], request=self._transport())[0]
-        except (DefaultCredentialsError, OSError, ValueError, KeyError, TypeError) as error:
+                    found, _ = auth.default(request=self._transport())
+                else:
+                    found, _ = auth.load_credentials_from_file(str(self._file), request=self._transport())
+            # Scopes come afterwards: with them, federated credentials ask another service for their project at once.
+            scoped: Any = with_scopes_if_required
+            return scoped(found, [_SCOPE])
+        # What a file of another shape brings about in the library is any of these.
+        except (DefaultCredentialsError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             words = " ".join(str(error).split())[:300]
             named = self._file or os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
             if named:

@@ -1,20 +1,20 @@
 """S3 as AWS's users have it: every setting of AWS's own is used, and what arrives is what AWS would accept."""
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import boto3
+import polars as pl
 import pytest
 from botocore.config import Config as BotoConfig
-from cloud_fakes import Answer, Asked, Cloud, region_of, serving, signature_is_right
+from cloud_fakes import Answer, Asked, Cloud, parquet_object, region_of, signature_is_right
 from pydantic import SecretStr
 from tidemill_core.errors import ConfigError, exit_code
 from tidemill_core.settings import StorageOptions
-from tidemill_core.storage import StoreRefused, StoreUnavailable, _aws, open_store
+from tidemill_core.storage import StoreRefused, StoreUnavailable, open_store
 from tidemill_core.storage._aws_hosts import Site, base_url, split_url
 from tidemill_core.storage.errors import CredentialsMissing, CredentialsRefused
 
@@ -23,26 +23,11 @@ SECRET = "hush"
 FOUND: Answer = (200, {"ETag": '"e1"', "Last-Modified": "Fri, 27 Nov 2026 00:00:00 GMT"}, b"here")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "TIDEMILL_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr("tidemill_core.retry.RetryPolicy.wait_s", lambda *_args: 0.0)
-    _aws._regions.clear()
-
-
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    """Every host of AWS, reached by a proxy; answers what is signed by the one secret."""
-    with serving(tmp_path / "tls") as found:
-        for name, value in found.environment().items():
-            monkeypatch.setenv(name, value)
-        found.answer = lambda asked: FOUND if signature_is_right(asked, SECRET) else (403, {}, b"")
-        yield found
+def cloud(cloud: Cloud) -> Cloud:
+    """AWS: answers what is signed by the one secret."""
+    cloud.answer = lambda asked: FOUND if signature_is_right(asked, SECRET) else (403, {}, b"")
+    return cloud
 
 
 def written(path: Path, text: str) -> None:
@@ -503,12 +488,25 @@ def test_without_the_settings_nothing_of_them_is_sent(cloud: Cloud) -> None:
 
 def test_polars_reads_with_keys_that_are_renewed(cloud: Cloud, tmp_path: Path) -> None:
     profile_with(tmp_path / "credentials", "old")
-    store = open_store("s3://bucket", StorageOptions())
-    cloud.answer = lambda asked: FOUND
+    store = open_store("s3://bucket", StorageOptions(s3_endpoint_url=cloud.url, s3_region="eu-west-1"))
+    cloud.answer = parquet_object({"x": [1, 2, 3]})
     arguments = store.reader_options()
 
     keys, until = arguments["credential_provider"]()
+    read = pl.scan_parquet(store.uri("k.parquet"), **arguments).collect()
 
+    assert read["x"].to_list() == [1, 2, 3]
     assert keys == {"aws_access_key_id": "A", "aws_secret_access_key": "hush", "aws_session_token": "old"}
     assert until is not None
     assert "hush" not in json.dumps(arguments["storage_options"])
+    assert cloud.asked
+    assert all(signature_is_right(each, SECRET) and region_of(each) == "eu-west-1" for each in cloud.asked)
+    assert {each.headers["x-amz-security-token"] for each in cloud.asked} == {"old"}
+
+
+def test_polars_is_told_the_region_where_the_bucket_is(cloud: Cloud) -> None:
+    cloud.answer = region_told(301)
+
+    options = open_store("s3://bucket", KEYS).reader_options()["storage_options"]
+
+    assert options["aws_region"] == "eu-west-1"
