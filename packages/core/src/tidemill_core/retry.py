@@ -71,6 +71,7 @@ class RetryPolicy(Config):
         on_retry: Callable[[Retry], None] | None = None,
         sleep: Callable[[float], Any] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
         **kwargs: Any,
     ) -> T:
         """Call `fn` until it returns, or the last allowed attempt has failed.
@@ -84,6 +85,7 @@ class RetryPolicy(Config):
             on_retry: Told before every wait; default logs it.
             sleep: Waits that many seconds.
             clock: Monotonic seconds, for the deadline.
+            uniform: Chooses the random part of a wait, between two numbers of seconds.
 
         Raises:
             BaseException: The error of the last attempt, as it was raised.
@@ -92,7 +94,7 @@ class RetryPolicy(Config):
         from tenacity import Retrying
 
         pause = sleep if stop is None else _stoppable(stop)
-        retrying = Retrying(sleep=pause, **self._rules(on, on_retry, clock))
+        retrying = Retrying(sleep=pause, **self._rules(on, on_retry, clock, uniform))
         return retrying(fn, *args, **kwargs)
 
     async def call_async(
@@ -104,6 +106,7 @@ class RetryPolicy(Config):
         on_retry: Callable[[Retry], None] | None = None,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
         **kwargs: Any,
     ) -> T:
         """Await `fn` as `call` calls it; cancel the task to stop.
@@ -113,7 +116,7 @@ class RetryPolicy(Config):
         """
         from tenacity import AsyncRetrying
 
-        retrying = AsyncRetrying(sleep=sleep, **self._rules(on, on_retry, clock))
+        retrying = AsyncRetrying(sleep=sleep, **self._rules(on, on_retry, clock, uniform))
         return await retrying(fn, *args, **kwargs)
 
     def wait_s(
@@ -132,7 +135,13 @@ class RetryPolicy(Config):
             return max(asked, delay)
         return float(asked + uniform(0.0, delay)) if asked else uniform(0.0, delay)
 
-    def _rules(self, on: On, on_retry: Callable[[Retry], None] | None, clock: Callable[[], float]) -> dict[str, Any]:
+    def _rules(
+        self,
+        on: On,
+        on_retry: Callable[[Retry], None] | None,
+        clock: Callable[[], float],
+        uniform: Callable[[float, float], float],
+    ) -> dict[str, Any]:
         began = clock()
         tell = on_retry or _log_retry
 
@@ -148,7 +157,7 @@ class RetryPolicy(Config):
 
         return {
             "retry": lambda state: (error := _error(state)) is not None and _matches(error, on),
-            "wait": lambda state: self.wait_s(state.attempt_number, _error(state)),
+            "wait": lambda state: self.wait_s(state.attempt_number, _error(state), uniform),
             "stop": is_over,
             "before_sleep": before_sleep,
             "reraise": True,

@@ -216,3 +216,33 @@ def test_no_attempt_begins_after_the_deadline(policy: RetryPolicy, failures: int
 
     assert max(began) <= 30 + 1e-6
     assert with_error or len(began) == failures + 1
+
+
+def test_waits_are_spread_by_the_random_source_that_is_given() -> None:
+    asked: list[tuple[float, float]] = []
+    waited: list[float] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return high / 4
+
+    RetryPolicy(attempts=4, delay_s=1, factor=2).call(failing(3), sleep=waited.append, uniform=uniform)
+
+    assert asked == [(0.0, 1.0), (0.0, 2.0), (0.0, 4.0)]
+    assert waited == [0.25, 0.5, 1.0]
+
+
+async def _none(_: float) -> None: ...
+
+
+def test_asynchronous_waits_are_spread_as_well() -> None:
+    asked: list[float] = []
+
+    async def work() -> None:
+        failing(1 if not asked else 0)()
+
+    asyncio.run(
+        RetryPolicy(delay_s=3).call_async(work, sleep=_none, uniform=lambda low, high: asked.append(high) or low)
+    )
+
+    assert asked == [3.0]
