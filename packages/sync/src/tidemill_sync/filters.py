@@ -31,7 +31,7 @@ def compile_filter(filters: Sequence[str], include: Sequence[str], exclude: Sequ
         *((True, pattern_regex(pattern)) for pattern in include),
     ]
     if not rules:
-        return _everything
+        return everything
     is_kept_by_default = not include
 
     def takes(key: str) -> bool:
@@ -41,6 +41,12 @@ def compile_filter(filters: Sequence[str], include: Sequence[str], exclude: Sequ
         return is_kept_by_default
 
     return takes
+
+
+def everything(key: str) -> bool:
+    """Take every key; what `compile_filter` gives where there is no rule."""
+    del key
+    return True
 
 
 def pattern_regex(pattern: str) -> re.Pattern[str]:
@@ -58,11 +64,6 @@ def pattern_regex(pattern: str) -> re.Pattern[str]:
     text = pattern + "**" if pattern.endswith("/") else pattern
     start, text = (r"\A", text[1:]) if text.startswith("/") else (r"(?:\A|/)", text)
     return re.compile(f"{start}{_body(text, pattern)}\\Z", re.DOTALL)
-
-
-def _everything(key: str) -> bool:
-    del key
-    return True
 
 
 def _rule(rule: str) -> tuple[bool, re.Pattern[str]]:

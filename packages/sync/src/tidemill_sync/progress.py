@@ -26,20 +26,17 @@ class LogProgress:
     """Logs the counts every ten seconds."""
 
     def __init__(self) -> None:
-        self._planned = 0
         self._logged_at = time.monotonic()
 
     def planned(self, action: Action) -> None:
-        """Count it."""
-        del action
-        self._planned += 1
+        """Nothing to show."""
 
     def moved(self, counts: Counts) -> None:
         """Log, if it is time."""
         now = time.monotonic()
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
-            log.info("sync_progress", planned=self._planned, copied=counts.copied, bytes=counts.bytes)
+            log.info("sync_progress", seen=counts.source_objects, copied=counts.copied, bytes=counts.bytes)
 
     def close(self) -> None:
         """Nothing to end."""
@@ -63,19 +60,18 @@ class LiveProgress:
             transient=True,
         )
         self._task = self._bar.add_task("sync", total=0, objects="")
-        self._bytes = self._keys = 0
+        self._bytes = 0
         self._bar.start()
 
     def planned(self, action: Action) -> None:
         """Let the bar grow."""
-        self._keys += 1
         if action.kind in {"copy", "replace"}:
             self._bytes += action.size_bytes
 
     def moved(self, counts: Counts) -> None:
         """Show where we are."""
         done = counts.copied + counts.replaced + counts.adopted
-        objects = f"{done} copied, {counts.skipped} unchanged, {counts.failed} failed, {self._keys} seen"
+        objects = f"{done} copied, {counts.skipped} unchanged, {counts.failed} failed, {counts.source_objects} seen"
         self._bar.update(self._task, total=self._bytes, completed=counts.bytes, objects=objects)
 
     def close(self) -> None:

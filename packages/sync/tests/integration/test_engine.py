@@ -162,7 +162,7 @@ def test_a_listing_that_breaks_deletes_nothing(memory, folder, config):
     fill(memory, FILES)
     sync(config(), source=memory, target=folder)
 
-    def broken():
+    def broken(*_args, **_options):
         yield next(memory.list())
         raise StoreUnavailable(memory.url, "list", "cut")
 
@@ -176,7 +176,7 @@ def test_a_store_that_lists_out_of_order_is_sorted_and_nothing_is_lost(memory, f
     fill(memory, FILES | {"\uff5e": b"1", "\U0001f30a": b"2"})
     fill(folder, {"extra": b"old", "a.txt": b"one", "deep/er/b.bin": FILES["deep/er/b.bin"]})
 
-    def utf16():
+    def utf16(*_args, **_options):
         yield from sorted(memory.list(), key=lambda each: each.key.encode("utf-16-be"))
 
     sync(config(prune=True), source=Wrapped(memory, list=utf16), target=folder)

@@ -7,7 +7,18 @@ from collections.abc import Callable
 from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed, StorageError
 from tidemill_core.plugins import Registry
 from tidemill_core.settings import Settings, StorageOptions
-from tidemill_core.storage._base import Body, Capabilities, Fetching, ObjectInfo, ObjectStore, fetch
+from tidemill_core.storage._base import (
+    Body,
+    Capabilities,
+    Fetching,
+    ObjectInfo,
+    ObjectStore,
+    Page,
+    Paging,
+    fetch,
+    list_pages,
+    pages_of,
+)
 from tidemill_core.storage.errors import KeyRefused, StoreRefused, StoreUnavailable
 
 __all__ = [
@@ -19,13 +30,17 @@ __all__ = [
     "ObjectInfo",
     "ObjectNotFound",
     "ObjectStore",
+    "Page",
+    "Paging",
     "PreconditionFailed",
     "StorageError",
     "StorageOptions",
     "StoreRefused",
     "StoreUnavailable",
     "fetch",
+    "list_pages",
     "open_store",
+    "pages_of",
     "resolve_url",
 ]
 

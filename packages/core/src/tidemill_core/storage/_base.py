@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -92,6 +93,53 @@ class ObjectStore(Protocol):
         They are ``storage_options`` and ``credential_provider``, which polars asks for new credentials when
         those it has end; empty where polars needs none. They hold secrets: never log them.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of a listing by columns, ascending by UTF-8 key; what is compared in bulk costs no object of its own."""
+
+    keys: Sequence[str]
+    sizes_bytes: Sequence[int]
+    etags: Sequence[str | None]
+    info: Callable[[int], ObjectInfo]
+    """Describes the object at an index."""
+
+
+class Paging(Protocol):
+    """A store that lists by pages; ask it through `list_pages`."""
+
+    def list_pages(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[Page]:
+        """Yield what `list` yields, by pages."""
+
+
+def list_pages(
+    store: ObjectStore, prefix: str = "", *, start_after: str | None = None, page_keys: int = 1_000
+) -> Iterator[Page]:
+    """List by pages, made of single objects where a store has none of its own.
+
+    Args:
+        store: What to list.
+        prefix: As for `ObjectStore.list`.
+        start_after: As for `ObjectStore.list`.
+        page_keys: Objects per page, where we make the pages.
+    """
+    if hasattr(store, "list_pages"):
+        yield from cast("Paging", store).list_pages(prefix, start_after=start_after)
+        return
+    yield from pages_of(store.list(prefix, start_after=start_after), page_keys=page_keys)
+
+
+def pages_of(items: Iterable[ObjectInfo], *, page_keys: int = 1_000) -> Iterator[Page]:
+    """Join single objects into pages."""
+    remaining = iter(items)
+    while page := list(islice(remaining, page_keys)):
+        yield Page(
+            keys=[each.key for each in page],
+            sizes_bytes=[each.size_bytes for each in page],
+            etags=[each.etag for each in page],
+            info=page.__getitem__,
+        )
 
 
 class Fetching(Protocol):

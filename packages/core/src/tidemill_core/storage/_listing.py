@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from tidemill_core.storage.errors import StoreUnavailable
@@ -69,3 +71,67 @@ def parse(body: bytes, store_url: str, doing: str) -> Xml:
         reason = f"{root.text('Code')} {root.text('Message')}"
         raise StoreUnavailable(store_url, doing, reason.strip(), is_unclear=True)
     return root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The objects of a ListObjectsV2 page by columns, as texts of equal count, and where the next page begins."""
+
+    keys: list[str]
+    sizes: list[str]
+    etags: list[str]
+    modified: list[str]
+    is_encoded: bool
+    token: str | None
+
+
+_FIELDS = {name: re.compile(f"<{name}>([^<]*)</{name}>") for name in ("Key", "Size", "ETag", "LastModified")}
+_CONTENTS = "<Contents>"
+_END = "</ListBucketResult>"
+_TOKEN = re.compile("<NextContinuationToken>([^<]*)</NextContinuationToken>")
+_TRUNCATED = re.compile("<IsTruncated>([^<]*)</IsTruncated>")
+_ENCODED = "<EncodingType>url</EncodingType>"
+
+
+def columns(body: bytes, store_url: str, doing: str) -> Columns:
+    """Read a ListObjectsV2 page; by searching where its XML is plain, which costs a fifth of parsing it.
+
+    Plain is a document that ends as it must, without comments, CDATA or escapes but those of quotes,
+    and in which every object has each field once. Any other is parsed.
+
+    Raises:
+        StoreUnavailable: The body is not XML, is an error, or is cut.
+    """
+    try:
+        text = body.decode().rstrip().replace("&#34;", '"').replace("&quot;", '"')
+    except UnicodeDecodeError:
+        text = ""
+    if text.endswith(_END) and "&" not in text and "<!" not in text:
+        found = {name: pattern.findall(text) for name, pattern in _FIELDS.items()}
+        truncated, token = _TRUNCATED.findall(text), _TOKEN.findall(text)
+        count = text.count(_CONTENTS)
+        is_plain = text.count("Contents") == 2 * count == 2 * text.count("</Contents>")
+        is_whole = is_plain and all(len(values) == count for values in found.values())
+        if is_whole and len(truncated) == 1 and len(token) == (truncated[0] == "true"):
+            return Columns(
+                keys=found["Key"],
+                sizes=found["Size"],
+                etags=found["ETag"],
+                modified=found["LastModified"],
+                is_encoded=_ENCODED in text,
+                token=token[0] if token else None,
+            )
+    return _parsed_columns(parse(body, store_url, doing))
+
+
+def _parsed_columns(page: Xml) -> Columns:
+    rows = list(page.rows("Contents", tuple(_FIELDS)))
+    keys, sizes, etags, modified = (list(each) for each in zip(*rows, strict=True)) if rows else ([], [], [], [])
+    return Columns(
+        keys=keys,
+        sizes=sizes,
+        etags=etags,
+        modified=modified,
+        is_encoded=page.text("EncodingType") == "url",
+        token=page.text("NextContinuationToken") if page.text("IsTruncated") == "true" else None,
+    )

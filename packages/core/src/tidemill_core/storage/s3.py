@@ -17,10 +17,10 @@ from tidemill_core.errors import ConfigError, ObjectNotFound, StorageError
 from tidemill_core.settings import StorageOptions
 from tidemill_core.storage._aws import AwsAccess
 from tidemill_core.storage._aws_hosts import AccessPoint, Bucket, split_url
-from tidemill_core.storage._base import Body, Capabilities, ObjectInfo
+from tidemill_core.storage._base import Body, Capabilities, ObjectInfo, Page
 from tidemill_core.storage._bodies import checked_key, in_parallel, part_size, parts_of
 from tidemill_core.storage._http import Endpoint, Reply, Request, byte_range, http_date, sliced
-from tidemill_core.storage._listing import parse
+from tidemill_core.storage._listing import Columns, columns, parse
 from tidemill_core.storage._objects import (
     MISSING,
     UNSATISFIABLE,
@@ -86,26 +86,47 @@ class S3Store:
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Yield objects by ListObjectsV2, 1,000 a request, ascending by UTF-8 key."""
+        for page in self.list_pages(prefix, start_after=start_after):
+            yield from map(page.info, range(len(page.keys)))
+
+    def list_pages(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[Page]:
+        """Yield the same by pages."""
         query = {"list-type": "2", "encoding-type": "url", "prefix": self._base + prefix, "max-keys": str(PAGE_KEYS)}
         if start_after:
             query["start-after"] = self._base + start_after
-        doing, skip = f"list {prefix!r}", len(self._base)
+        doing = f"list {prefix!r}"
         while True:
             reply = self._endpoint.send(Request(method="GET", path="", query=query, doing=doing))
-            page = parse(reply.body, self._url, doing)
-            is_encoded = page.text("EncodingType") == "url"
-            for key, size, etag, modified in page.rows("Contents", ("Key", "Size", "ETag", "LastModified")):
-                name = unquote_plus(key) if is_encoded and ("%" in key or "+" in key) else key
-                if len(name) > skip:
-                    yield ObjectInfo(
-                        key=name[skip:],
-                        size_bytes=int(size),
-                        etag=clean_etag(etag),
-                        modified_at=datetime.fromisoformat(modified),
-                    )
-            if page.text("IsTruncated") != "true":
+            found = columns(reply.body, self._url, doing)
+            if found.keys:
+                yield self._page(found)
+            if found.token is None:
                 return
-            query = {**query, "continuation-token": page.text("NextContinuationToken")}
+            query = {**query, "continuation-token": found.token}
+
+    def _page(self, found: Columns) -> Page:
+        keys, sizes, etags, modified = found.keys, list(map(int, found.sizes)), found.etags, found.modified
+        if found.is_encoded:
+            keys = [unquote_plus(key) if "%" in key or "+" in key else key for key in keys]
+        if self._base and self._base in keys:  # the prefix itself is an object, but none under it
+            own = keys.index(self._base)
+            for column in (keys, sizes, etags, modified):
+                del column[own]
+        if skip := len(self._base):
+            keys = [key[skip:] for key in keys]
+        stripped = [
+            each[1:-1] if each[:1] == each[-1:] == '"' and len(each) > 1 else clean_etag(each) for each in etags
+        ]
+
+        def info(index: int) -> ObjectInfo:
+            return ObjectInfo(
+                key=keys[index],
+                size_bytes=sizes[index],
+                etag=stripped[index],
+                modified_at=datetime.fromisoformat(modified[index]),
+            )
+
+        return Page(keys=keys, sizes_bytes=sizes, etags=stripped, info=info)
 
     def head(self, key: str) -> ObjectInfo:
         """Describe one object."""

@@ -69,12 +69,6 @@ def job_id(source: str, target: str) -> str:
     return sha256(f"{source.rstrip('/')}\n{target.rstrip('/')}".encode()).hexdigest()[:24]
 
 
-def entry_of_row(row: Sequence[Any]) -> Entry:
-    """Read a note from its columns: key, size in bytes, etag in the source, etag in the target."""
-    key, size, source_etag, target_etag = row
-    return Entry(key=key, size_bytes=size, source_etag=source_etag, target_etag=target_etag)
-
-
 def run_of_row(row: Sequence[Any]) -> RunRecord:
     """Read a run from its columns, in the order of `RunRecord`; the last is JSON text."""
     run_id, job, source, target, state, started_at, ended_at, result = row

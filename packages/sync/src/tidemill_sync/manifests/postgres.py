@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from tidemill_core.postgres.connection import connect, postgres_errors, redact
 
-from tidemill_sync.manifests._base import PAGE_ROWS, RunRecord, entry_of_row, run_of_row
+from tidemill_sync.manifests._base import PAGE_ROWS, RunRecord, run_of_row
 from tidemill_sync.plan import Entry
 
 _SCHEMA = """
@@ -75,7 +75,7 @@ class PostgresManifest:
         while True:
             with self._asking() as connection:
                 rows = connection.execute(statement, (job, last)).fetchall()
-            yield from map(entry_of_row, rows)
+            yield from map(Entry._make, rows)
             if len(rows) < PAGE_ROWS:
                 return
             last = rows[-1][0]
@@ -85,7 +85,7 @@ class PostgresManifest:
         with self._asking() as connection:
             statement = f"SELECT {_ENTRY} FROM tidemill.sync_entry WHERE job = %s AND key = %s"
             row = connection.execute(statement, (job, key)).fetchone()
-        return entry_of_row(row) if row else None
+        return Entry._make(row) if row else None
 
     def save(self, job: str, entries: Iterable[Entry], forget: Iterable[str] = ()) -> None:
         """Write notes, and drop some, in one transaction."""

@@ -15,7 +15,7 @@ from threading import RLock
 from tidemill_core.checkpoint import CheckpointUnavailable
 from tidemill_core.errors import CheckpointError, ConfigError
 
-from tidemill_sync.manifests._base import PAGE_ROWS, RunRecord, entry_of_row, run_of_row
+from tidemill_sync.manifests._base import PAGE_ROWS, RunRecord, run_of_row
 from tidemill_sync.plan import Entry
 
 _SCHEMA = """
@@ -79,7 +79,7 @@ class SqliteManifest:
         while True:
             with self._asking() as connection:
                 rows = connection.execute(statement, (job, last if last is not None else "")).fetchall()
-            yield from map(entry_of_row, rows)
+            yield from map(Entry._make, rows)
             if len(rows) < PAGE_ROWS:
                 return
             last = rows[-1][0]
@@ -89,7 +89,7 @@ class SqliteManifest:
         with self._asking() as connection:
             statement = f"SELECT {_ENTRY} FROM sync_entry WHERE job = ? AND key = ?"
             row = connection.execute(statement, (job, key)).fetchone()
-        return entry_of_row(row) if row else None
+        return Entry._make(row) if row else None
 
     def save(self, job: str, entries: Iterable[Entry], forget: Iterable[str] = ()) -> None:
         """Write notes, and drop some, in one transaction."""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tidemill_core.storage import Body, KeyRefused, ObjectNotFound, ObjectStore, PreconditionFailed, fetch
+from tidemill_core.storage import Body, KeyRefused, ObjectNotFound, ObjectStore, PreconditionFailed, fetch, list_pages
 from tidemill_core.testing.suites._suite import Suite
 from tidemill_core.testing.suites.storage_machine import ObjectStoreMachine
 
@@ -97,6 +97,18 @@ class ObjectStoreSuite(Suite):
         store.put("key", bodies[kind])
 
         assert store.get("key") == b"body"
+
+    def test_pages_say_what_the_listing_says(self, store: ObjectStore) -> None:
+        """Columns and descriptions, under a prefix and after a key."""
+        for key in ("a/1", "a/2", "a/3 ü", "b"):
+            store.put(key, key.encode())
+
+        for prefix, after in (("", None), ("a/", None), ("", "a/1"), ("a/", "a/2"), ("none", None)):
+            pages = list(list_pages(store, prefix, start_after=after))
+            expected = list(store.list(prefix, start_after=after))
+            assert [page.info(index) for page in pages for index in range(len(page.keys))] == expected
+            columns = [zip(page.keys, page.sizes_bytes, page.etags, strict=True) for page in pages]
+            assert [row for rows in columns for row in rows] == [(x.key, x.size_bytes, x.etag) for x in expected]
 
     @pytest.mark.parametrize("body", [b"", b"body"])
     def test_an_object_is_fetched_with_its_description(self, store: ObjectStore, body: bytes) -> None:
