@@ -114,19 +114,17 @@ class S3Store:
                 del column[own]
         if skip := len(self._base):
             keys = [key[skip:] for key in keys]
-        stripped = [
-            each[1:-1] if each[:1] == each[-1:] == '"' and len(each) > 1 else clean_etag(each) for each in etags
-        ]
+        bare = [each.strip('"') if each[:1] == '"' else clean_etag(each) for each in etags]
 
         def info(index: int) -> ObjectInfo:
             return ObjectInfo(
                 key=keys[index],
                 size_bytes=sizes[index],
-                etag=stripped[index],
+                etag=bare[index],
                 modified_at=datetime.fromisoformat(modified[index]),
             )
 
-        return Page(keys=keys, sizes_bytes=sizes, etags=stripped, info=info)
+        return Page(keys=keys, sizes_bytes=sizes, etags=bare, info=info)
 
     def head(self, key: str) -> ObjectInfo:
         """Describe one object."""
