@@ -174,14 +174,14 @@ def test_second_interrupt_ends_at_once(home: Path) -> None:
     assert json.loads(tidemill(home, "status", "last", "--json").stdout)["state"] == "canceled"
 
 
-def test_killed_process_leaves_a_run_that_is_lost_and_can_be_retried(home: Path) -> None:
+def test_killed_process_leaves_a_run_that_is_failed_and_can_be_retried(home: Path) -> None:
     process = start(home, "endless")
 
     process.kill()
     process.wait(timeout=60)
 
     run = json.loads(tidemill(home, "status", "last", "--json").stdout)
-    assert run["state"] == "lost"
+    assert run["state"] == "failed"
     text = (home / "dags.yaml").read_text().replace("touch started; exec sleep 300", "true")
     (home / "fixed.yaml").write_text(text)
     again = tidemill(home, "run", "fixed.yaml:endless", "--retry-failed", run["id"], "--json")

@@ -423,7 +423,7 @@ def test_newer_run_cancels_an_older_one_that_dagster_runs(tmp_path: Path) -> Non
 
 def test_run_of_another_machine_is_cancelled_by_a_tag_that_its_heartbeat_reads(tmp_path: Path) -> None:
     write(tmp_path, overlap="cancel_older")
-    code = "import sys, tidemill_core.defs.dag.runs as r; r.HEARTBEAT_S = 0.2; r.owner_tag = lambda: 'elsewhere:1:1'; "
+    code = "import sys, tidemill_core.defs.dag.runs as r, tidemill_core.defs.dag.liveness as l; l.HEARTBEAT_S = 0.2; r.owner_tag = lambda: 'elsewhere:1:1'; "
     code += "from tidemill_core.cli import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "dag", "run", "dags.yaml:long", "--json"]
     first = subprocess.Popen(command, env=environment(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, text=True)

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         get_step_dependency_config_field as get_step_dependency_config_field,
     )
     from dagster._core.execution.tags import get_tag_concurrency_limits_config as get_tag_concurrency_limits_config
+    from dagster._core.launcher import CheckRunHealthResult as CheckRunHealthResult
+    from dagster._core.launcher import DefaultRunLauncher as DefaultRunLauncher
+    from dagster._core.launcher import WorkerStatus as WorkerStatus
     from dagster._core.scheduler.instigation import InstigatorState as InstigatorState
     from dagster._core.scheduler.instigation import TickStatus as TickStatus
     from dagster._core.storage.compute_log_manager import CapturedLogContext as CapturedLogContext
@@ -68,9 +71,11 @@ if TYPE_CHECKING:
 PLACES: dict[str, str] = {
     "ActiveExecution": "dagster._core.execution.plan.active",
     "CapturedLogContext": "dagster._core.storage.compute_log_manager",
+    "CheckRunHealthResult": "dagster._core.launcher",
     "ComputeIOType": "dagster._core.storage.compute_log_manager",
     "DagsterEvent": "dagster._core.events",
     "DagsterExecutionInterruptedError": "dagster._core.errors",
+    "DefaultRunLauncher": "dagster._core.launcher",
     "DynamicCollectDependencyDefinition": "dagster._core.definitions.dependency",
     "EngineEventData": "dagster._core.events",
     "ErrorSource": "dagster._core.execution.plan.objects",
@@ -98,6 +103,7 @@ PLACES: dict[str, str] = {
     "StepExecutionContext": "dagster._core.execution.context.system",
     "StepFailureData": "dagster._core.execution.plan.objects",
     "TickStatus": "dagster._core.scheduler.instigation",
+    "WorkerStatus": "dagster._core.launcher",
     "context_creation_job": "dagster._core.execution",
     "create_compute_log_file_key": "dagster._core.execution.compute_logs",
     "create_execution_plan": "dagster._core.execution.api",

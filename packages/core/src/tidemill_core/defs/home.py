@@ -100,6 +100,7 @@ def instance_config(settings: Settings, home: Path) -> dict[str, Any]:
             "runs": {"tag_concurrency_limits": [_ONE_RUN_OF_A_DAG]},
         },
         "run_monitoring": {"enabled": True, "poll_interval_seconds": 30},
+        "run_launcher": {"module": "tidemill_core.defs.launcher", "class": "WatchedRunLauncher"},
         "storage": {"sqlite": {"base_dir": str(home / "storage")}},
     }
     if settings.dagster_postgres_url:

@@ -2,6 +2,7 @@
 
 import _thread
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,8 +20,17 @@ from tidemill_core.defs._dagster import (
     StepDependencyConfig,
     raise_execution_interrupts,
 )
-from tidemill_core.defs.dag.overlap import PROCESS_TAG, Turn, holding, shares_state, take_turn
-from tidemill_core.defs.dag.status import LOCK_LOST_TAG, TIMED_OUT_TAG, owner_tag
+from tidemill_core.defs.dag.liveness import heartbeat
+from tidemill_core.defs.dag.overlap import Turn, holding, shares_state, take_turn
+from tidemill_core.defs.dag.status import (
+    HEARTBEAT_TAG,
+    LOCK_LOST_TAG,
+    OWNER_TAG,
+    PROCESS_OF_TAG,
+    PROCESS_TAG,
+    TIMED_OUT_TAG,
+    owner_tag,
+)
 from tidemill_core.defs.executor.run_engine import STOPPED
 
 
@@ -69,6 +79,7 @@ class GuardedExecutor(dg.Executor):
         """Run all steps of the plan, when it is this run's turn and until its time is up."""
         instance, run = plan_context.instance, plan_context.dagster_run
         with ExitStack() as stack:
+            self._say_who_runs_it(stack, instance, run)
             self._take_turn(stack, instance, run)
             held = holding(self.dag.name)
             clock = stack.enter_context(_clock(self.dag.timeout_s))
@@ -90,9 +101,15 @@ class GuardedExecutor(dg.Executor):
                 instance.add_run_tags(run.run_id, {TIMED_OUT_TAG: f"{self.dag.timeout_s:g}"})
                 raise RunTimedOut(self.dag.name, self.dag.timeout_s)
 
+    def _say_who_runs_it(self, stack: ExitStack, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+        """Let others see whether the process of the run still lives."""
+        now = f"{time.time():.0f}"
+        tags = {PROCESS_TAG: owner_tag(), PROCESS_OF_TAG: run.run_id, HEARTBEAT_TAG: now}
+        instance.add_run_tags(run.run_id, tags)
+        if run.tags.get(OWNER_TAG) != owner_tag():  # else `start_dag` has the beat
+            stack.enter_context(heartbeat(instance, run.run_id))
+
     def _take_turn(self, stack: ExitStack, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-        if self.dag.overlap == "cancel_older":
-            instance.add_run_tags(run.run_id, {PROCESS_TAG: owner_tag()})
         record = instance.get_run_record_by_id(run.run_id)
         asked = {"asked": record.create_timestamp.timestamp()} if record else {}
         shares = shares_state(self.dag)

@@ -18,16 +18,12 @@ import dagster as dg
 from tidemill_core.dag.errors import AnotherRunGoesOn, LockLost, RunSkipped
 from tidemill_core.dag.spec import DagSpec, Overlap
 from tidemill_core.defs.dag.locks import Lock, lock_for
-from tidemill_core.defs.dag.status import OWNER_TAG, is_lost, process_started
+from tidemill_core.defs.dag.status import CANCEL_TAG, OWNER_TAG, PROCESS_TAG, is_lost, process_started
 from tidemill_core.errors import PostgresError
 from tidemill_core.settings import Settings
 
 OVERLAP_TAG = "tidemill/overlap"
 """On queued runs of a DAG with `overlap: wait`; the home's run queue allows one run for each value."""
-CANCEL_TAG = "tidemill/cancel"
-"""On a run that its process, on another machine, shall stop."""
-PROCESS_TAG = "tidemill/process"
-"""On a run of a DAG with `overlap: cancel_older`: its process, however it was started."""
 POLL_S = 0.25
 CHECK_S = 5.0
 """Seconds between two looks whether the lock is still held."""

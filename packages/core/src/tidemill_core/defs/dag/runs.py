@@ -1,13 +1,11 @@
 """Start DAGs on a Dagster instance from this process, and read what became of runs."""
 
-import _thread
 import contextlib
 import importlib
 import logging
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +19,8 @@ from tidemill_core.dag.load import LoadedDag
 from tidemill_core.dag.report import RunView, State
 from tidemill_core.defs.dag import outputs
 from tidemill_core.defs.dag.jobs import CompiledDag, compile_dag, params_key
-from tidemill_core.defs.dag.overlap import CANCEL_TAG, OVERLAP_TAG, Turn, shares_state, take_turn
+from tidemill_core.defs.dag.liveness import fail_lost_runs, heartbeat
+from tidemill_core.defs.dag.overlap import OVERLAP_TAG, Turn, shares_state, take_turn
 from tidemill_core.defs.dag.request import (
     RunRequest,
     check_partition,
@@ -37,7 +36,6 @@ from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, r
 from tidemill_core.errors import ConfigError, PermanentError
 from tidemill_core.settings import Settings
 
-HEARTBEAT_S = 15.0
 BACKFILL_TAG = "dagster/backfill"
 PARTITION_TAGS = (outputs.PARTITION_TAG, "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
@@ -54,7 +52,7 @@ class Watcher(Protocol):
 
 @contextlib.contextmanager
 def open_instance(*, ephemeral: bool = False) -> Iterator[dg.DagsterInstance]:
-    """Open the instance of ``$DAGSTER_HOME``, else the one in the Tidemill home.
+    """Open the instance of ``$DAGSTER_HOME``, else the one in the Tidemill home; its lost runs are marked as failed.
 
     Args:
         ephemeral: Keep everything in memory; nothing of the run remains.
@@ -68,6 +66,7 @@ def open_instance(*, ephemeral: bool = False) -> Iterator[dg.DagsterInstance]:
 
         os.environ["DAGSTER_HOME"] = str(prepare_home(Settings.from_env()))
     with dg.DagsterInstance.get() as instance, kept_connections(instance):
+        fail_lost_runs(instance)
         yield instance
 
 
@@ -141,21 +140,16 @@ def _execute(
     watcher: Watcher | None,
 ) -> RunView:
     """Run what was created, with a heartbeat; then the hooks of the DAG."""
-    stop = threading.Event()
-    threading.Thread(target=_beat, args=(instance, run.run_id, stop), daemon=True).start()
-    try:
-        with quiet_logs(instance):
-            names = task_names(instance, run)
-            if watcher is not None:
-                shown = [name for name in names.values() if "[?]" not in name]
-                watcher.begin(run.run_id, dag.spec.name, shown)
-            for event in execute_events(job, run, instance, _reload_arguments(dag, request)):
-                state = task_state(event)
-                name = name_of(names, event.step_key or "")
-                if watcher is not None and state and name is not None:
-                    watcher.task(name, state)
-    finally:
-        stop.set()
+    with heartbeat(instance, run.run_id), quiet_logs(instance):
+        names = task_names(instance, run)
+        if watcher is not None:
+            shown = [name for name in names.values() if "[?]" not in name]
+            watcher.begin(run.run_id, dag.spec.name, shown)
+        for event in execute_events(job, run, instance, _reload_arguments(dag, request)):
+            state = task_state(event)
+            name = name_of(names, event.step_key or "")
+            if watcher is not None and state and name is not None:
+                watcher.task(name, state)
     ended = view(instance, run.run_id)
     _run_hooks(dag, ended, instance)
     return ended
@@ -245,17 +239,6 @@ def _check_parent(name: str, parent: dg.DagsterRun, instance: dg.DagsterInstance
         instance.report_run_failed(parent, "The process that ran it is gone; marked as failed to be retried.")
     elif parent.status not in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
         raise PermanentError(f"run {parent.run_id} is {parent.status.value.lower()}; only a failed one can be retried")
-
-
-def _beat(instance: dg.DagsterInstance, run_id: str, stop: threading.Event) -> None:
-    """Tell other machines that this process is alive, and hear from them that the run shall stop."""
-    while not stop.wait(HEARTBEAT_S):
-        with contextlib.suppress(Exception):  # a missed beat is not worth a run
-            instance.add_run_tags(run_id, {HEARTBEAT_TAG: f"{time.time():.0f}"})
-            run = instance.get_run_by_id(run_id)
-            if run is not None and CANCEL_TAG in run.tags:
-                _thread.interrupt_main()
-                return
 
 
 def _run_hooks(dag: LoadedDag, run: RunView, instance: dg.DagsterInstance) -> None:

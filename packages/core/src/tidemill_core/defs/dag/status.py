@@ -20,7 +20,14 @@ HEARTBEAT_TAG = "tidemill/heartbeat"
 TASK_TAG = "tidemill/task"
 TIMED_OUT_TAG = "tidemill/timed_out_s"
 LOCK_LOST_TAG = "tidemill/lock_lost"
-SILENT_S = 90.0
+PROCESS_TAG = "tidemill/process"
+"""On every run of a DAG: its process, however it was started."""
+PROCESS_OF_TAG = "tidemill/process_of"
+"""The run that `PROCESS_TAG` was written for: Dagster copies tags to the runs that repeat one."""
+CANCEL_TAG = "tidemill/cancel"
+"""On a run that its process, on another machine, shall stop."""
+SILENT_S = 50.0
+"""Seconds without a heartbeat after which a run of another machine is lost; three beats."""
 FAILURE = "tidemill/failure"
 """Metadata of the event that says why a try of a task failed: `transient`, `timeout` or `error`."""
 _FAILURE_EVENTS = {
@@ -66,13 +73,21 @@ def owner_tag() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{process_started(os.getpid())}"
 
 
+def owner_of(run: dg.DagsterRun) -> str:
+    """Name the process of a run, as `owner_tag` does; empty if the run does not say it yet, or never will."""
+    if run.tags.get(PROCESS_OF_TAG) == run.run_id:
+        return run.tags.get(PROCESS_TAG, "")
+    # A repeated run has the tags of the first one, whose process is gone.
+    return run.tags.get(OWNER_TAG, "") if run.parent_run_id is None else ""
+
+
 def is_lost(run: dg.DagsterRun) -> bool:
     """Tell whether a run that claims to go on has lost its process.
 
     On this host the process is looked for; of other hosts the heartbeat must be fresh.
-    Runs that were not started by `tidemill` are never called lost: Dagster's run monitoring watches them.
+    Runs of jobs that are no DAGs do not name their process, and are never called lost.
     """
-    owner = run.tags.get(OWNER_TAG)
+    owner = owner_of(run)
     if run.is_finished or not owner:
         return False
     host, _, rest = owner.partition(":")
