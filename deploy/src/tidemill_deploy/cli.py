@@ -25,11 +25,13 @@ def demo(as_json: bool) -> int:  # noqa: FBT001 - click passes it by name
     import sys
 
     from tidemill_core.dag.watch import LiveWatcher, PlainWatcher, real_stderr
+    from tidemill_core.doctor import require
     from tidemill_core.settings import Settings
 
     settings = Settings.from_env()
     os.environ["TIDEMILL_HOME"] = str(settings.home.absolute())
     settings = Settings.from_env()
+    require(settings)
     stream = real_stderr()
     watcher = LiveWatcher(stream) if sys.stderr.isatty() else PlainWatcher(stream)
     click.echo("starting PostgreSQL, a Kafka broker and Dagster ...", err=True)
