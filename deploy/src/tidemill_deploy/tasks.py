@@ -9,7 +9,7 @@ from tidemill_core.defs import KafkaResource, ObjectStoreResource, PostgresResou
 from tidemill_core.lineage_hooks import announce_wrote
 from tidemill_core.storage import open_store
 from tidemill_stream import PipelineConfig, Plan, produce, sink_context, watermarks
-from tidemill_stream.status import status
+from tidemill_stream.running.status import status
 
 from tidemill_deploy.events import PARTITIONS, flight_events
 from tidemill_deploy.source import data_folder

@@ -14,12 +14,12 @@ from tidemill_core.lazy import lazy_names
 if TYPE_CHECKING:
     from tidemill_stream.config import PipelineConfig, PipelinesConfig
     from tidemill_stream.defs import StreamDrainComponent, StreamServiceComponent
-    from tidemill_stream.draining import DrainResult, drain
-    from tidemill_stream.manifest import CommittedFile, read_manifest, sweep
+    from tidemill_stream.kafka.producer import Published, ensure_topic, produce, watermarks
     from tidemill_stream.plan import Plan
-    from tidemill_stream.producer import Published, ensure_topic, produce, watermarks
+    from tidemill_stream.running.draining import DrainResult, drain
+    from tidemill_stream.running.worker import Worker
     from tidemill_stream.sinks._base import sink_context
-    from tidemill_stream.worker import Worker
+    from tidemill_stream.sinks.manifest import CommittedFile, read_manifest, sweep
 
 __all__ = [
     "CommittedFile",
@@ -45,11 +45,11 @@ __getattr__, __dir__ = lazy_names(
     {
         "defs": ["StreamDrainComponent", "StreamServiceComponent"],
         "config": ["PipelineConfig", "PipelinesConfig"],
-        "draining": ["DrainResult", "drain"],
-        "manifest": ["CommittedFile", "read_manifest", "sweep"],
+        "running.draining": ["DrainResult", "drain"],
+        "sinks.manifest": ["CommittedFile", "read_manifest", "sweep"],
         "plan": ["Plan"],
-        "producer": ["Published", "ensure_topic", "produce", "watermarks"],
+        "kafka.producer": ["Published", "ensure_topic", "produce", "watermarks"],
         "sinks._base": ["sink_context"],
-        "worker": ["Worker"],
+        "running.worker": ["Worker"],
     },
 )

@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from tidemill_stream.config import PipelineConfig, PipelinesConfig
-    from tidemill_stream.draining import DrainProgress
     from tidemill_stream.plan import Plan
+    from tidemill_stream.running.draining import DrainProgress
 
 _FILE = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this pipeline of the file; may be repeated.")
@@ -58,7 +58,7 @@ def drain(config: Path, only: tuple[str, ...], takeover: bool, as_json: bool) ->
     """Process everything that is in the topics now, exactly once, and stop."""
     from tidemill_core.lifecycle import stop_on_signals
 
-    from tidemill_stream.draining import drain as run_drain
+    from tidemill_stream.running.draining import drain as run_drain
     from tidemill_stream.sinks._base import sink_context
 
     results = []
@@ -91,7 +91,7 @@ def run(config: Path, only: tuple[str, ...], health_port: int | None, health_hos
     """Run the pipelines as services, one process each, until told to stop (SIGTERM)."""
     from tidemill_core.lifecycle import stop_on_signals
 
-    from tidemill_stream.supervisor import command_for, supervise
+    from tidemill_stream.running.supervisor import command_for, supervise
 
     pipelines = _chosen(_load(config), only)
     if len(pipelines) == 1:
@@ -114,8 +114,8 @@ def _run_one(config: Path, name: str, host: str, port: int | None) -> None:
     from tidemill_core.lifecycle import Shutdown, stop_on_signals
     from tidemill_core.telemetry.health import HealthServer
 
+    from tidemill_stream.running.worker import LEASE_S, Worker
     from tidemill_stream.sinks._base import sink_context
-    from tidemill_stream.worker import LEASE_S, Worker
 
     (plan,) = _plans(config, (name,))
     with stop_on_signals() as stop, Shutdown() as shutdown:
@@ -135,8 +135,8 @@ def _run_one(config: Path, name: str, host: str, port: int | None) -> None:
 @_JSON
 def status(config: Path, only: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001
     """Show how far each pipeline is: its checkpoints, and where the broker says that the logs end."""
+    from tidemill_stream.running.status import status as read_status
     from tidemill_stream.sinks._base import sink_context
-    from tidemill_stream.status import status as read_status
 
     found = [read_status(plan, sink_context(plan), servers=_servers(plan.config)) for plan in _plans(config, only)]
     if as_json:
@@ -176,8 +176,8 @@ def list_(config: Path, only: tuple[str, ...], reason: tuple[str, ...], limit: i
     """List the dead letters of pipelines."""
     from itertools import islice
 
-    from tidemill_stream.deadletters import letters
     from tidemill_stream.sinks._base import sink_context
+    from tidemill_stream.sinks.deadletters import letters
 
     found = [
         {"pipeline": plan.config.name, **each.as_dict()}
@@ -199,8 +199,8 @@ def list_(config: Path, only: tuple[str, ...], reason: tuple[str, ...], limit: i
 @click.option("--dry-run", is_flag=True, help="Only count what would be sent.")
 def replay_(config: Path, only: tuple[str, ...], reason: tuple[str, ...], dry_run: bool) -> None:  # noqa: FBT001
     """Publish dead letters to their topics again, once the cause is mended."""
-    from tidemill_stream.deadletters import letters, replay
     from tidemill_stream.sinks._base import sink_context
+    from tidemill_stream.sinks.deadletters import letters, replay
 
     for plan in _plans(config, only):
         context = sink_context(plan)

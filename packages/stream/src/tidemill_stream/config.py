@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from tidemill_core.config import Config, SecretStr
 
-from tidemill_stream.fields import split_path
+from tidemill_stream.records.fields import split_path
 
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp", "json"]
 TimeFormat = Literal["iso8601", "epoch_s", "epoch_ms", "epoch_us"]

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill_core.plugins import did_you_mean
 
-from tidemill_stream import filter as where
-from tidemill_stream.aggregates import Reducer, make_reducer
-from tidemill_stream.columns import Column, RowEncoder, dlq_schema, rows_schema, windows_schema
 from tidemill_stream.config import ColumnType, PipelineConfig, WindowConfig, column_name
 from tidemill_stream.errors import PipelineInvalid
-from tidemill_stream.event_time import TimeParser, time_parser
-from tidemill_stream.fields import access, compile_function, join_path, reader, split_path
-from tidemill_stream.schema import (
+from tidemill_stream.records import filter as where
+from tidemill_stream.records.columns import Column, RowEncoder, dlq_schema, rows_schema, windows_schema
+from tidemill_stream.records.event_time import TimeParser, time_parser
+from tidemill_stream.records.fields import access, compile_function, join_path, reader, split_path
+from tidemill_stream.records.schema import (
     Need,
     RecordDecoder,
     column_type,
@@ -28,8 +27,9 @@ from tidemill_stream.schema import (
     schema_hash,
     schema_path,
 )
-from tidemill_stream.schema_files import Refs
-from tidemill_stream.windows import FixedWindows, SessionWindows, Windows
+from tidemill_stream.records.schema_files import Refs
+from tidemill_stream.windows.aggregates import Reducer, make_reducer
+from tidemill_stream.windows.windows import FixedWindows, SessionWindows, Windows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
-from tidemill_stream.columns import DeadLetter, encode_dead, encode_windows
 from tidemill_stream.errors import AggregateOverflow, InvalidRecord, PipelineInvalid, StateTooLarge
 from tidemill_stream.plan import Plan, WindowPlan
 from tidemill_stream.progress import Partition, Progress
-from tidemill_stream.schema import Fault, unfit
-from tidemill_stream.schema_types import INT64_MAX, INT64_MIN
+from tidemill_stream.records.columns import DeadLetter, encode_dead, encode_windows
+from tidemill_stream.records.schema import Fault, unfit
+from tidemill_stream.records.schema_types import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tidemill_stream.windows import ClosedWindow
+    from tidemill_stream.windows.windows import ClosedWindow
 
 _CHUNK_ROWS = 8_192
 _TOMBSTONE = Fault("tombstone", "the message has no value: a delete, in a compacted topic")

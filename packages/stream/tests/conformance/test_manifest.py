@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from tidemill_core.storage import open_store
 from tidemill_stream.errors import Fenced
-from tidemill_stream.manifest import Manifest, data_key, entry_of, read_manifest, sweep
 from tidemill_stream.progress import Claim, Partition, Progress
-from tidemill_stream.session import Session
+from tidemill_stream.running.session import Session
 from tidemill_stream.sinks._base import open_sinks, sink_context
+from tidemill_stream.sinks.manifest import Manifest, data_key, entry_of, read_manifest, sweep
 from tidemill_stream.testing import fake_messages
 
 ONE = Partition("flights", 0)

@@ -11,10 +11,10 @@ import pytest
 from psycopg.rows import dict_row
 from tidemill_core.storage import open_store
 from tidemill_stream.errors import Fenced
-from tidemill_stream.manifest import read_manifest
 from tidemill_stream.progress import Claim, Partition
-from tidemill_stream.session import Session
+from tidemill_stream.running.session import Session
 from tidemill_stream.sinks._base import SINKS, sink_context
+from tidemill_stream.sinks.manifest import read_manifest
 from tidemill_stream.sinks.memory import memory_tables
 from tidemill_stream.testing import fake_messages, replay
 

@@ -89,7 +89,7 @@ def test_a_broken_pipeline_is_refused_when_definitions_load():
 
 
 def test_an_unreachable_broker_asks_for_a_retry(postgres_url, tmp_path, monkeypatch):
-    monkeypatch.setattr("tidemill_stream.source.REQUEST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("tidemill_stream.kafka.source.REQUEST_TIMEOUT_S", 1.0)
     resources = {
         "postgres": PostgresResource(url=postgres_url),
         "lake": ObjectStoreResource(url=tmp_path.as_uri()),

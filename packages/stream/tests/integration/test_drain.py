@@ -16,9 +16,9 @@ from tidemill_stream.errors import (
     TopicRecreated,
 )
 from tidemill_stream.progress import Claim, Partition
+from tidemill_stream.running.status import status, verify
 from tidemill_stream.sinks._base import open_sinks
 from tidemill_stream.sinks.memory import memory_tables
-from tidemill_stream.status import status, verify
 from tidemill_stream.testing import FakeMessage, replay
 
 

@@ -18,8 +18,8 @@ from tidemill_core.services.processes import wait_until
 from tidemill_stream import Worker, drain, produce, sink_context
 from tidemill_stream.errors import PipelineBusy
 from tidemill_stream.progress import Claim, Partition
+from tidemill_stream.running.status import status
 from tidemill_stream.sinks._base import open_sinks
-from tidemill_stream.status import status
 from tidemill_stream.testing import FakeMessage, replay
 
 TABLES = {"rows_table": "events.flights", "windows_table": "events.hourly", "dlq_table": "events.dead"}
@@ -139,7 +139,7 @@ def test_a_service_survives_its_topic_being_created_anew(
 ):
     from confluent_kafka.admin import AdminClient
 
-    monkeypatch.setattr("tidemill_stream.worker.IDENTITY_S", 1.0)
+    monkeypatch.setattr("tidemill_stream.running.worker.IDENTITY_S", 1.0)
     service["source"]["on_recreated"] = "restart"
     plan, logs = make_plan(**service), {}
     publish(kafka_bootstrap, kafka_topic, make_records(300, seed=1), logs)

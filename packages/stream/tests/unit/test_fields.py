@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_stream.errors import PipelineInvalid
-from tidemill_stream.fields import bury, dig, join_path, reader, split_path
-from tidemill_stream.filter import compile_filter, field_paths, parse
-from tidemill_stream.schema import Fault, Need, RecordDecoder, property_at
+from tidemill_stream.records.fields import bury, dig, join_path, reader, split_path
+from tidemill_stream.records.filter import compile_filter, field_paths, parse
+from tidemill_stream.records.schema import Fault, Need, RecordDecoder, property_at
 
 NAMES = st.text(st.sampled_from("ab.\\\"' "), min_size=1, max_size=5)
 

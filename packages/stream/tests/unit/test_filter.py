@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_stream.errors import FilterSyntax
-from tidemill_stream.fields import Shape, attribute
-from tidemill_stream.filter import compile_filter, field_paths, parse
+from tidemill_stream.records.fields import Shape, attribute
+from tidemill_stream.records.filter import compile_filter, field_paths, parse
 
 
 def record(**values):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_stream.errors import AggregateOverflow
-from tidemill_stream.event_time import time_parser, to_datetime
 from tidemill_stream.processor import Processor
 from tidemill_stream.progress import Partition, Progress
+from tidemill_stream.records.event_time import time_parser, to_datetime
 from tidemill_stream.testing import FakeMessage, fake_messages, replay
 
 ONE = Partition("flights", 0)

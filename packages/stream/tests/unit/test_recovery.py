@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from tidemill_stream.errors import OffsetLost, RecordsDropped, TopicEmptied, TopicMissing, TopicRecreated
+from tidemill_stream.kafka.recovery import claims_for, decide
+from tidemill_stream.kafka.source import TopicLog
 from tidemill_stream.progress import Partition, Progress
-from tidemill_stream.recovery import claims_for, decide
-from tidemill_stream.source import TopicLog
 
 P0, P1 = Partition("flights", 0), Partition("flights", 1)
 

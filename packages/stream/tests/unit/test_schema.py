@@ -9,8 +9,8 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tidemill_stream.schema import Fault, Need, RecordDecoder
-from tidemill_stream.schema_types import NotCompilable, compile_type
+from tidemill_stream.records.schema import Fault, Need, RecordDecoder
+from tidemill_stream.records.schema_types import NotCompilable, compile_type
 
 TYPED = {
     "type": "object",

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tidemill_stream.config import SchemaConfig
 from tidemill_stream.errors import SchemaInvalid
-from tidemill_stream.schema import Fault, RecordDecoder, load_schema
-from tidemill_stream.schema_files import Refs, read_schema_file
+from tidemill_stream.records.schema import Fault, RecordDecoder, load_schema
+from tidemill_stream.records.schema_files import Refs, read_schema_file
 
 INTEGER = {"type": "integer"}
 

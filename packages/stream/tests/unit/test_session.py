@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tidemill_core.errors import TransientError
 from tidemill_stream.errors import Fenced, InvalidRecord, PipelineInvalid, StateTooLarge, TooManyInvalid
 from tidemill_stream.progress import Claim, Counts, Partition, Progress
-from tidemill_stream.session import Session
+from tidemill_stream.running.session import Session
 from tidemill_stream.sinks.memory import MemorySink, MemoryTables
 from tidemill_stream.testing import fake_messages, replay
 

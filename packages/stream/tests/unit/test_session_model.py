@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tidemill_stream.aggregates import make_reducer
-from tidemill_stream.windows import SessionWindows
+from tidemill_stream.windows.aggregates import make_reducer
+from tidemill_stream.windows.windows import SessionWindows
 
 GAP = 5
 KEYS = [("a",), ("b",), (None,)]

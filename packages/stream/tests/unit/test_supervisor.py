@@ -6,7 +6,7 @@ import sys
 import threading
 
 from tidemill_core.lifecycle import StopToken
-from tidemill_stream import supervisor
+from tidemill_stream.running import supervisor
 
 
 def test_a_child_that_dies_is_started_again(tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tidemill_stream.aggregates import make_reducer
-from tidemill_stream.windows import FixedWindows, SessionWindows
+from tidemill_stream.windows.aggregates import make_reducer
+from tidemill_stream.windows.windows import FixedWindows, SessionWindows
 
 AGGS = [("count", None), ("sum", "v"), ("mean", "v"), ("min", "v"), ("max", "v"), ("count", "v")]
 

@@ -16,9 +16,9 @@ from tidemill_stream.defs.outputs import (
     output_metadata,
     with_client,
 )
-from tidemill_stream.draining import DrainResult, drain
 from tidemill_stream.plan import Plan
-from tidemill_stream.status import Holding, verify
+from tidemill_stream.running.draining import DrainResult, drain
+from tidemill_stream.running.status import Holding, verify
 
 _CHECKS = {
     "no_lag": "Everything that was in the topics when the drain began has been processed. It does not see what a "

@@ -11,7 +11,7 @@ from tidemill_core.defs import ConfigComponent
 
 from tidemill_stream.defs.outputs import StreamAssetsConfig, asset_keys, asset_specs, context_of, output_metadata
 from tidemill_stream.plan import Plan
-from tidemill_stream.status import PipelineStatus, status
+from tidemill_stream.running.status import PipelineStatus, status
 
 
 class StreamServiceConfig(StreamAssetsConfig):

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tidemill_stream.config import ObjectStoreSinkConfig, sink_name
 from tidemill_stream.errors import Fenced, PipelineInvalid
-from tidemill_stream.manifest import FileEntry, Manifest, data_key, entry_of, restarted, sweep
 from tidemill_stream.progress import Claim, Partition, Progress
 from tidemill_stream.sinks._base import Lease, SinkContext, Written
+from tidemill_stream.sinks.manifest import FileEntry, Manifest, data_key, entry_of, restarted, sweep
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,8 +17,8 @@ from tidemill_core.postgres.write import create_schema
 
 from tidemill_stream.config import PostgresSinkConfig, sink_name
 from tidemill_stream.errors import Fenced
-from tidemill_stream.event_time import to_datetime
 from tidemill_stream.progress import Claim, Partition, Progress
+from tidemill_stream.records.event_time import to_datetime
 from tidemill_stream.sinks._base import Lease, SinkContext, Written
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 
 import msgspec
 
-from tidemill_stream.fields import attribute
+from tidemill_stream.records.fields import attribute
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 _EXACT = 2**53

@@ -18,12 +18,12 @@ from tidemill_core.telemetry import get_logger
 
 from tidemill_stream import metrics
 from tidemill_stream.errors import TopicChanged
+from tidemill_stream.kafka.recovery import claims_for
+from tidemill_stream.kafka.source import consumer_properties, grouped, inspect, open_consumer, topic_id
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Partition
-from tidemill_stream.recovery import claims_for
-from tidemill_stream.session import Session
+from tidemill_stream.running.session import Session
 from tidemill_stream.sinks._base import Sink, SinkContext, open_sinks
-from tidemill_stream.source import consumer_properties, grouped, inspect, open_consumer, topic_id
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from tidemill_stream.config import ObjectStoreSinkConfig, PostgresSinkConfig, sink_name
 from tidemill_stream.errors import BrokerUnavailable
-from tidemill_stream.event_time import to_datetime
+from tidemill_stream.kafka.source import log_spans
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Counts, Partition, Progress, total
+from tidemill_stream.records.event_time import to_datetime
 from tidemill_stream.sinks._base import SinkContext, open_sinks
-from tidemill_stream.source import log_spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +195,7 @@ def _postgres_rows(config: PostgresSinkConfig, context: SinkContext, topics: lis
 
 def _object_rows(config: ObjectStoreSinkConfig, context: SinkContext) -> dict[str, int]:
     """Count the rows of the committed files; a committed file that is missing or of another size counts nothing."""
-    from tidemill_stream.manifest import read_manifest
+    from tidemill_stream.sinks.manifest import read_manifest
 
     store = context.open_store(config.url)
     prefixes = {"rows": config.rows, "windows": config.windows}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from tidemill_core.lineage_hooks import Column, announce_read, announce_wrote
 
 from tidemill_stream.config import ObjectStoreSinkConfig, PostgresSinkConfig
+from tidemill_stream.kafka.source import log_urn
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Counts
 from tidemill_stream.sinks._base import SinkContext
-from tidemill_stream.source import log_urn
 
 if TYPE_CHECKING:
     import pyarrow as pa

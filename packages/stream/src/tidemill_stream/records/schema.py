@@ -19,10 +19,10 @@ import orjson
 
 from tidemill_stream.config import ColumnType, SchemaConfig
 from tidemill_stream.errors import SchemaInvalid
-from tidemill_stream.event_time import time_parser
-from tidemill_stream.fields import Shape, bury, dig, join_path, split_path
-from tidemill_stream.schema_files import Refs, read_schema_file
-from tidemill_stream.schema_types import INT64_MAX, INT64_MIN, NotCompilable, compile_type
+from tidemill_stream.records.event_time import time_parser
+from tidemill_stream.records.fields import Shape, bury, dig, join_path, split_path
+from tidemill_stream.records.schema_files import Refs, read_schema_file
+from tidemill_stream.records.schema_types import INT64_MAX, INT64_MIN, NotCompilable, compile_type
 
 _REFUSED_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89aAbB])")
 

@@ -12,14 +12,14 @@ from tidemill_core.lifecycle import StopToken
 from tidemill_core.telemetry import get_logger
 
 from tidemill_stream import metrics
-from tidemill_stream.announce import announce
 from tidemill_stream.errors import BrokerUnavailable, PipelineBusy
+from tidemill_stream.kafka.recovery import Start, decide
+from tidemill_stream.kafka.source import consumer_properties, grouped, inspect, open_consumer
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Claim, Counts, Partition, Progress, total
-from tidemill_stream.recovery import Start, decide
-from tidemill_stream.session import Session
+from tidemill_stream.running.announce import announce
+from tidemill_stream.running.session import Session
 from tidemill_stream.sinks._base import Sink, SinkContext, open_sinks
-from tidemill_stream.source import consumer_properties, grouped, inspect, open_consumer
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidemill_stream.fields import access, compile_function
+from tidemill_stream.records.fields import access, compile_function
 
 Accumulator = list[Any]
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tidemill_stream.errors import FilterSyntax
-from tidemill_stream.fields import access, compile_function, join_path
+from tidemill_stream.records.fields import access, compile_function, join_path
 
 Keep = Callable[[Any], bool]
 """Tells whether a record passes."""

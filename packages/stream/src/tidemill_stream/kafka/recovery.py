@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from tidemill_stream.config import PipelineConfig
 from tidemill_stream.errors import OffsetLost, RecordsDropped, TopicEmptied, TopicMissing, TopicRecreated
+from tidemill_stream.kafka.source import TopicLog
 from tidemill_stream.progress import Claim, Partition, Progress
-from tidemill_stream.source import TopicLog
 
 Stored = Sequence[Mapping[Partition, Progress]]
 """The progress each sink holds, in the order of the sinks."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tidemill_stream.aggregates import Reducer
+from tidemill_stream.windows.aggregates import Reducer
 
 Key = tuple[Any, ...]
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tidemill_stream.config import ColumnType
-from tidemill_stream.event_time import time_parser
-from tidemill_stream.fields import Loose, access, compile_function
 from tidemill_stream.progress import Partition
+from tidemill_stream.records.event_time import time_parser
+from tidemill_stream.records.fields import Loose, access, compile_function
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tidemill_stream.windows import ClosedWindow
+    from tidemill_stream.windows.windows import ClosedWindow
 
 DLQ_COLUMNS = (
     "pipeline",

@@ -10,8 +10,8 @@ from tidemill_core.errors import PermanentError
 
 from tidemill_stream.config import ObjectStoreSinkConfig, PostgresSinkConfig
 from tidemill_stream.errors import PipelineInvalid
+from tidemill_stream.kafka.producer import produce
 from tidemill_stream.plan import Plan
-from tidemill_stream.producer import produce
 from tidemill_stream.sinks._base import SinkContext
 
 
@@ -97,7 +97,7 @@ def _from_objects(
 
     import pyarrow.parquet as pq
 
-    from tidemill_stream.manifest import read_manifest
+    from tidemill_stream.sinks.manifest import read_manifest
 
     store = context.open_store(sink.url)
     for each in read_manifest(store, plan.config.name, sink.manifest):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tidemill_stream.errors import BrokerUnavailable, DeliveryFailed, RecordsDropped
-from tidemill_stream.source import MOCK_CLUSTER
+from tidemill_stream.kafka.source import MOCK_CLUSTER
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer

@@ -1,0 +1,1 @@
+"""Records: schemas, fields, conditions, columns and times."""

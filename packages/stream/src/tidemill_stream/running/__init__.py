@@ -1,0 +1,1 @@
+"""Running: the bounded drain, the service, and what both do with partitions and sinks."""

@@ -1,0 +1,1 @@
+"""Windows over event time, and what they compute."""
