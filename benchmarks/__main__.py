@@ -78,6 +78,24 @@ GOALS: tuple[Goal, ...] = (
         1,
     ),
     (
+        "S3 store, PUT of 4 KiB, CPU by obstore",
+        "core_store_put_4k",
+        lambda result: _cpu_us(result, "tidemill") / _cpu_us(result, "obstore"),
+        2,
+    ),
+    (
+        "S3 store, PUT of 4 KiB, CPU by boto3",
+        "core_store_put_4k",
+        lambda result: _cpu_us(result, "tidemill") / _cpu_us(result, "boto3"),
+        0.4,
+    ),
+    (
+        "S3 store, PUT of 64 MiB, CPU by obstore",
+        "core_store_put_64m",
+        lambda result: _cpu_us(result, "tidemill") / _cpu_us(result, "obstore"),
+        1,
+    ),
+    (
         "tracing, added per captured call, us",
         "lineage_overhead",
         lambda result: result["ratios"]["added per captured call, us"],
@@ -148,6 +166,10 @@ GOALS: tuple[Goal, ...] = (
 
 def _cpu_s(result: dict[str, Any], case: str) -> float:
     return float(result["cases"][case]["cpu_s"]["median"])
+
+
+def _cpu_us(result: dict[str, Any], case: str) -> float:
+    return float(result["cases"][case]["facts"]["cpu_us_per_object"]["median"])
 
 
 def page() -> str:
