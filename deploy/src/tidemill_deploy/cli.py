@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from tidemill_core.errors import ExitCode
 
 if TYPE_CHECKING:
     from tidemill_deploy.demo import Demo
-
-
-_CODES = {"done": ExitCode.DONE, "failed": ExitCode.FAILED, "canceled": ExitCode.INTERRUPTED}
 
 
 @click.command()
@@ -45,7 +41,7 @@ def demo(as_json: bool) -> int:  # noqa: FBT001 - click passes it by name
         _print_json(result)
     else:
         _print_table(result, str(settings.home))
-    return _CODES[result.state]
+    return result.exit_code
 
 
 def _print_json(result: Demo) -> None:

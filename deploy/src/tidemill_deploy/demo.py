@@ -3,11 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
-from tidemill_core.defs.dag.runs import Watcher, open_instance
-from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, task_state
+from tidemill_core.dag.report import RunView, State, exit_code
+from tidemill_core.defs.dag.overlap import Turn, take_turn
+from tidemill_core.defs.dag.runs import Watcher, follow, open_instance, own_tags, say
 from tidemill_core.embedded import runtime
 from tidemill_core.settings import Settings
 
@@ -31,8 +32,10 @@ class Demo:
     """How a run of the main job ended."""
 
     run_id: str
-    state: Literal["done", "failed", "canceled"]
+    state: State
     """`canceled`: it was told to stop, which is not a failure."""
+    exit_code: int
+    """Of the command: 0, 1, 75 if it may succeed later, 130 if it was stopped."""
     seconds: float
     made: Sequence[Made]
     checks_passed: int
@@ -61,14 +64,10 @@ def run_demo(settings: Settings, watcher: Watcher) -> Demo:
     runtime.hold(settings)
     with open_instance() as instance:
         job = main_job()
-        run = instance.create_run_for_job(job_def=job)
-        watcher.begin(run.run_id, JOB, [node.name for node in job.nodes_in_topological_order])
-        with quiet_logs(instance):
-            for event in execute_events(job, run, instance, (), loader=(__name__, main_job.__name__)):
-                state = task_state(event)
-                if state and event.step_key:
-                    watcher.task(event.step_key, state)
-        return _report(instance, run.run_id, time.monotonic() - began)
+        with take_turn(instance, Turn(dag=JOB, overlap="wait"), say=say):
+            run = instance.create_run_for_job(job_def=job, tags=own_tags(job))
+            ended = follow(job, run, instance, watcher, reload=(), loader=(__name__, main_job.__name__))
+        return _report(instance, ended, time.monotonic() - began)
 
 
 def main_job() -> dg.JobDefinition:
@@ -78,10 +77,10 @@ def main_job() -> dg.JobDefinition:
     return defs.resolve_job_def(JOB)
 
 
-def _report(instance: dg.DagsterInstance, run_id: str, seconds: float) -> Demo:
+def _report(instance: dg.DagsterInstance, ended: RunView, seconds: float) -> Demo:
     made: list[Made] = []
-    passed, failed, errors = 0, [], []
-    for entry in instance.all_logs(run_id):
+    passed, failed = 0, []
+    for entry in instance.all_logs(ended.id):
         event = entry.dagster_event
         if event is None:
             continue
@@ -93,28 +92,17 @@ def _report(instance: dg.DagsterInstance, run_id: str, seconds: float) -> Demo:
                 passed += 1
             else:
                 failed.append(f"{check.asset_key.to_user_string()}: {check.check_name}")
-        elif event.is_step_failure and event.step_failure_data.error:
-            errors.append(f"{event.step_key}: {_cause(event.step_failure_data.error)}")
-    state = _state(instance, run_id)
+    errors = [f"{task.name}: {task.error}" for task in ended.tasks if task.state == "failed"]
     return Demo(
-        run_id=run_id,
-        state=state,
+        run_id=ended.id,
+        state=ended.state,
+        exit_code=exit_code(ended),
         seconds=seconds,
         made=made,
         checks_passed=passed,
         checks_failed=failed,
-        # What a stop interrupted did not fail: it goes on when the job is run again.
-        errors=[] if state == "canceled" else errors,
+        errors=[*errors, *([ended.error] if ended.error else [])],
     )
-
-
-def _state(instance: dg.DagsterInstance, run_id: str) -> Literal["done", "failed", "canceled"]:
-    run = instance.get_run_by_id(run_id)
-    if run is not None and run.status == dg.DagsterRunStatus.SUCCESS:
-        return "done"
-    if run is not None and run.status in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING):
-        return "canceled"
-    return "failed"
 
 
 def _made(materialization: dg.AssetMaterialization) -> Made:
@@ -127,10 +115,3 @@ def _made(materialization: dg.AssetMaterialization) -> Made:
         where=str(where),
         did_work=bool(facts.get("did_work", True)),
     )
-
-
-def _cause(error: object) -> str:
-    """Find the innermost message of a serialized error."""
-    while getattr(error, "cause", None) is not None:
-        error = error.cause  # type: ignore[attr-defined]
-    return str(getattr(error, "message", error)).strip().splitlines()[0]

@@ -65,8 +65,3 @@ def flight_events() -> Iterator[Event]:
         if sent[partition] % BAD_EVERY == 0:
             yield Event(partition, key, bad_event(bad, value), is_bad=True)
             bad += 1
-
-
-def bad_events(flights_by_origin: dict[str, int]) -> int:
-    """Count the bad events that `flight_events` mixes in, from the flights per origin alone."""
-    return sum(flights // BAD_EVERY for flights in flights_by_origin.values())

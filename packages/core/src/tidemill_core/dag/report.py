@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from tidemill_core.errors import ExitCode
+
 State = Literal[
     "waiting", "running", "retrying", "done", "failed", "skipped", "not run", "queued", "canceling", "canceled", "lost"
 ]
@@ -56,6 +58,15 @@ class RunView:
     def as_json(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
         return asdict(self)
+
+
+def exit_code(run: RunView) -> ExitCode:
+    """Choose what a command tells the shell about a run that it has waited for."""
+    if run.state == "done":
+        return ExitCode.DONE
+    if run.state == "canceled":
+        return ExitCode.INTERRUPTED
+    return ExitCode.TEMPORARY if run.is_temporary else ExitCode.FAILED
 
 
 def summary(run: RunView) -> str:

@@ -32,7 +32,7 @@ from tidemill_core.defs.dag.request import (
 )
 from tidemill_core.defs.dag.status import HEARTBEAT_TAG, OWNER_TAG, is_lost, name_of, owner_tag, task_names, view
 from tidemill_core.defs.executor.kept_connections import kept_connections
-from tidemill_core.defs.executor.run_engine import execute_events, quiet_logs, retry_plan, task_state
+from tidemill_core.defs.executor.run_engine import LOADER, execute_events, quiet_logs, retry_plan, task_state
 from tidemill_core.errors import ConfigError, PermanentError
 from tidemill_core.settings import Settings
 
@@ -97,7 +97,7 @@ def start_dag(
     check_words(dag, request)
     check_partition(dag, request)
     turn = Turn(dag=dag.spec.name, overlap=dag.spec.overlap, shares=shares_state(dag.spec))
-    with take_turn(instance, turn, say=_say):
+    with take_turn(instance, turn, say=say):
         run = _create_run(dag, compiled, job, request, selected, instance)
         return _execute(dag, job, run, request, instance, watcher)
 
@@ -126,7 +126,8 @@ def start_range(
             return
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the user on stderr what a run waits for, or what it takes from elsewhere."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -139,20 +140,41 @@ def _execute(
     instance: dg.DagsterInstance,
     watcher: Watcher | None,
 ) -> RunView:
-    """Run what was created, with a heartbeat; then the hooks of the DAG."""
+    """Run what was created; then the hooks of the DAG."""
+    ended = follow(job, run, instance, watcher, reload=_reload_arguments(dag, request))
+    _run_hooks(dag, ended, instance)
+    return ended
+
+
+def follow(
+    job: dg.JobDefinition,
+    run: dg.DagsterRun,
+    instance: dg.DagsterInstance,
+    watcher: Watcher | None = None,
+    *,
+    reload: tuple[Any, ...] | None = None,
+    loader: tuple[str, str] = LOADER,
+) -> RunView:
+    """Run what was created in this process, with a heartbeat, and tell how it goes and how it ended.
+
+    Args:
+        job: The whole job.
+        run: The run, created with its selection.
+        instance: Where it is recorded.
+        watcher: Told when the run begins, and when a task starts or ends.
+        reload: Arguments with which worker processes build the job again; None if they cannot.
+        loader: Module and function that build it.
+    """
     with heartbeat(instance, run.run_id), quiet_logs(instance):
         names = task_names(instance, run)
         if watcher is not None:
-            shown = [name for name in names.values() if "[?]" not in name]
-            watcher.begin(run.run_id, dag.spec.name, shown)
-        for event in execute_events(job, run, instance, _reload_arguments(dag, request)):
+            watcher.begin(run.run_id, run.job_name, [name for name in names.values() if "[?]" not in name])
+        for event in execute_events(job, run, instance, reload, loader=loader):
             state = task_state(event)
             name = name_of(names, event.step_key or "")
             if watcher is not None and state and name is not None:
                 watcher.task(name, state)
-    ended = view(instance, run.run_id)
-    _run_hooks(dag, ended, instance)
-    return ended
+    return view(instance, run.run_id)
 
 
 def _job(dag: LoadedDag, compiled: CompiledDag, module: str | None) -> dg.JobDefinition:
@@ -193,6 +215,13 @@ def _reload_arguments(dag: LoadedDag, request: RunRequest) -> tuple[Any, ...] | 
     return (str(dag.file.absolute()), dag.spec.name, request.executor, dict(request.params), request.module)
 
 
+def own_tags(job: dg.JobDefinition) -> dict[str, str]:
+    """Tags of a run that this process starts: those of its job, and who runs it."""
+    # The lock keeps our own runs apart. Without the queue's tag, one that was killed does not hold up the queue.
+    kept = {key: value for key, value in job.run_tags.items() if key != OVERLAP_TAG}
+    return {**kept, OWNER_TAG: owner_tag(), HEARTBEAT_TAG: f"{time.time():.0f}"}
+
+
 def _create_run(
     dag: LoadedDag,
     compiled: CompiledDag,
@@ -202,15 +231,13 @@ def _create_run(
     instance: dg.DagsterInstance,
 ) -> dg.DagsterRun:
     name = dag.spec.name
-    # The lock keeps our own runs apart. Without the queue's tag, one that was killed does not hold up the queue.
-    own = {key: value for key, value in job.run_tags.items() if key != OVERLAP_TAG}
-    tags = {**own, **request.tags, OWNER_TAG: owner_tag(), HEARTBEAT_TAG: f"{time.time():.0f}"}
+    tags = {**own_tags(job), **request.tags}
     if request.partition:
         tags[outputs.PARTITION_TAG] = request.partition
     parent = find_run(instance, request.retry_run) if request.retry_run else None
     other = choose_outputs(dag, request, selected, instance)
     if other is not None:
-        _say(f"outputs of earlier tasks: those of run {other.run_id}")
+        say(f"outputs of earlier tasks: those of run {other.run_id}")
         tags[outputs.FROM_TAG] = other.run_id
     config: Mapping[str, Any] = parent.run_config if parent else {}
     if request.params:

@@ -40,6 +40,8 @@ _TEMPORARY = frozenset({"TaskTemporarilyFailed", "RetryRequested", "TaskTimedOut
 """Classes of a last error after which a step may succeed later, where no fact was recorded (components, steps
 whose thread was left behind). A retry rule that is used up leaves a
 `RetryRequestedFromPolicy` before the error itself, which says nothing about that error."""
+_OURS = "tidemill_"
+"""How messages of our errors begin: with their module."""
 _INTERRUPT = "DagsterExecutionInterruptedError"
 _INTERRUPTED = "stopped by an interrupt"
 _MODULES = re.compile(r"^(?:\w+\.)+(?=\w+: )")
@@ -288,7 +290,9 @@ def _failure(data: StepFailureData, kind: str | None) -> _Failure:
         errors.append(errors[-1].cause)
     classes = {error.cls_name for error in errors}
     described = data.user_failure_data.description if data.user_failure_data else None
-    text = described or (errors[-1].message.strip() if errors else "failed")
+    # Ours says what to do; the driver's, which caused it, does not.
+    telling = next((error for error in errors if error.message.startswith(_OURS)), errors[-1] if errors else None)
+    text = described or (telling.message.strip() if telling else "failed")
     is_interrupt = data.error_source is ErrorSource.INTERRUPT or _INTERRUPT in classes
     return _Failure(
         text=_INTERRUPTED if is_interrupt else _MODULES.sub("", text),

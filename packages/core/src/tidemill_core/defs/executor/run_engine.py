@@ -26,6 +26,8 @@ from tidemill_core.defs.executor.resume import steps_to_resume
 STOPPED: set[str] = set()
 """Runs of this process that were interrupted because their time is up or their lock is lost; they fail, they are
 not cancelled."""
+LOADER = ("tidemill_core.defs.dag.runs", "load_job")
+"""Module and function that build the job of a DAG file again."""
 _STATES: Mapping[str, State] = {
     "STEP_START": "running",
     "STEP_RESTARTED": "running",
@@ -42,7 +44,7 @@ def execute_events(
     instance: dg.DagsterInstance,
     reload: tuple[Any, ...] | None,
     *,
-    loader: tuple[str, str] = ("tidemill_core.defs.dag.runs", "load_job"),
+    loader: tuple[str, str] = LOADER,
 ) -> Iterator[DagsterEvent]:
     """Execute a run; an interrupt marks it as cancelled, where Dagster alone would say failed.
 
