@@ -187,6 +187,30 @@ def test_a_field_wins_over_the_settings(monkeypatch: pytest.MonkeyPatch) -> None
     assert own.s3_secret_access_key == SecretStr("hush")
 
 
+def test_the_lake_has_a_field_for_every_setting_of_stores() -> None:
+    assert StorageOptions.model_fields.keys() <= ObjectStoreResource.model_fields.keys()
+
+
+def test_an_identity_of_a_resource_is_whole_and_takes_no_half_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMILL_S3_ACCESS_KEY_ID", "theirs")
+    monkeypatch.setenv("TIDEMILL_S3_SECRET_ACCESS_KEY", "theirs")
+    monkeypatch.setenv("TIDEMILL_S3_SESSION_TOKEN", "theirs")
+    monkeypatch.setenv("TIDEMILL_S3_REQUESTER_PAYS", "true")
+
+    profile = ObjectStoreResource(s3_profile="mine").options()
+    key = ObjectStoreResource(s3_access_key_id="mine").options()
+    azure = ObjectStoreResource(azure_account="mine", azure_key="hush").options()
+
+    assert (profile.s3_profile, profile.s3_access_key_id, profile.s3_session_token) == ("mine", None, None)
+    assert (key.s3_access_key_id, key.s3_secret_access_key, key.s3_requester_pays) == ("mine", None, True)
+    assert (azure.s3_access_key_id, azure.azure_key) == ("theirs", SecretStr("hush"))
+
+
+def test_a_value_that_a_resource_cannot_have_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="s3_sse"):
+        ObjectStoreResource(s3_sse="rot13").options()
+
+
 def test_a_store_opens_at_a_path_below_its_url() -> None:
     lake = ObjectStoreResource(url="memory://resource-test/lake/")
 

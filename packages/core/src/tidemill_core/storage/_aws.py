@@ -180,9 +180,9 @@ class AwsAccess:
         used = sent.get("x-amz-security-token")
         if used is None:
             return False
-        if (now := self.keys()) is not None and now.token != used:
-            return True
         with self._lock, _in_our_words(self._url):
+            if self._provider is not None and self._provider.get_frozen_credentials().token != used:
+                return True
             found = _session(self._options.s3_profile).get_credentials()
             if found is None or found.get_frozen_credentials().token == used:
                 return False

@@ -1,7 +1,9 @@
 """S3 as AWS's users have it: every setting of AWS's own is used, and what arrives is what AWS would accept."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from cloud_fakes import Answer, Asked, Cloud, parquet_object, region_of, signatu
 from pydantic import SecretStr
 from tidemill_core.errors import ConfigError, exit_code
 from tidemill_core.settings import StorageOptions
-from tidemill_core.storage import StoreRefused, StoreUnavailable, open_store
+from tidemill_core.storage import StoreRefused, StoreUnavailable, _aws, open_store
 from tidemill_core.storage._aws_hosts import Site, base_url, split_url
 from tidemill_core.storage.errors import CredentialsMissing, CredentialsRefused
 
@@ -287,6 +289,47 @@ def test_an_expired_token_is_refreshed_once(cloud: Cloud, tmp_path: Path) -> Non
     assert store.get("k") == b"here"
 
     assert [each.headers["x-amz-security-token"] for each in cloud.asked] == ["old", "old", "new", "new"]
+
+
+def test_many_threads_with_one_expired_token_look_for_a_new_one_once(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile_with(tmp_path / "credentials", "old")
+    store = open_store("s3://bucket", StorageOptions())
+    store.get("k")
+    profile_with(tmp_path / "credentials", "new")
+    together = threading.Barrier(8)
+
+    def answer(asked: Asked) -> Answer:
+        if asked.headers["x-amz-security-token"] == "new":
+            return FOUND
+        together.wait(timeout=30)
+        return EXPIRED
+
+    cloud.answer = answer
+    sessions: list[object] = []
+    honest = _aws._session
+    monkeypatch.setattr(_aws, "_session", lambda profile: sessions.append(profile) or honest(profile))
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: store.get("k"), range(8)))
+
+    assert found == [b"here"] * 8
+    assert len(sessions) == 1
+
+
+def test_a_login_that_ended_says_how_to_log_in_again(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sso = "sso_start_url = https://x.awsapps.com/start\nsso_region = eu-west-1\n"
+    written(tmp_path / "config", f"[profile prod]\n{sso}sso_account_id = 123456789012\nsso_role_name = reader\n")
+
+    with pytest.raises(CredentialsRefused, match="aws sso login") as refused:
+        open_store("s3://bucket", StorageOptions(s3_profile="prod")).get("k")
+
+    assert "\n" not in str(refused.value)
+    assert exit_code(refused.value) == 1
 
 
 def test_an_expired_token_that_nobody_renewed_is_refused_without_showing_it(cloud: Cloud, tmp_path: Path) -> None:

@@ -376,6 +376,17 @@ def test_polars_reads_with_a_token_that_is_renewed(cloud: Cloud, entra: Entra) -
     assert arguments["storage_options"].keys().isdisjoint({"azure_storage_account_key", "azure_storage_sas_token"})
 
 
+def test_a_scan_that_outlives_its_token_goes_on_with_another(cloud: Cloud, entra: Entra) -> None:
+    entra.blob, entra.expires_in_s = parquet_object({"x": [1, 2]}), 1
+    store = open_store("az://c", PRINCIPAL.model_copy(update={"azure_endpoint_url": f"{cloud.url}/mine"}))
+    scan = pl.scan_parquet(store.uri("k.parquet"), **store.reader_options())
+    deadline = time.monotonic() + 30
+
+    while len(tokens := {each.authorization for each in cloud.asked if "parquet" in each.path}) < 3:
+        assert scan.collect()["x"].to_list() == [1, 2]
+        assert time.monotonic() < deadline, tokens
+
+
 def test_polars_reads_with_a_signature(cloud: Cloud) -> None:
     whole = parquet_object({"x": [1, 2]})
     cloud.answer = lambda asked: whole(asked) if asked.query.get("sig") == "s/g" else (403, {}, b"")
