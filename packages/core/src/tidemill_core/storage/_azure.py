@@ -19,7 +19,7 @@ from tidemill_core.errors import ConfigError
 from tidemill_core.extras import needs_extra
 from tidemill_core.settings import StorageOptions
 from tidemill_core.storage._http import Headers, Place, Reply, Request
-from tidemill_core.storage._net import checked_endpoint, trusted
+from tidemill_core.storage._net import checked_endpoint, quiet, trusted
 from tidemill_core.storage._sharedkey import dated, sign
 from tidemill_core.storage.errors import CredentialsMissing, CredentialsRefused, StoreUnavailable
 
@@ -27,6 +27,7 @@ _SCOPE = "https://storage.azure.com/.default"
 _RENEW_BEFORE_S = 300
 _REMEDY = "Set TIDEMILL_AZURE_KEY, _SAS_TOKEN, _CONNECTION_STRING or a service principal, or sign in (az login)"
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
+_NOT_SET_UP = re.compile(r"unavailable|not found|not installed|could not be found|requires the '")
 _MSAL_BUSY = re.compile(r"HTTP Error: (429|5\d\d)|temporarily_unavailable")
 _REFUSED = frozenset({"AuthenticationFailed", "InvalidAuthenticationInfo", "ExpiredAuthenticationToken"})
 _VARIABLES = {
@@ -244,6 +245,7 @@ def _credential(options: StorageOptions) -> Any:
     with needs_extra():
         from azure import identity
 
+    quiet("azure.identity", "azure.core", "msal")
     verify = {"connection_verify": str(options.ca_bundle)} if options.ca_bundle else {}
     tenant, client = options.azure_tenant_id or "", options.azure_client_id
     if options.azure_client_secret:
@@ -322,5 +324,6 @@ def _looked() -> list[str]:
 
 def _tried(words: str) -> list[str]:
     """What each link of the chain said that is more than not being set up."""
-    attempts = " ".join(words.partition("Attempted credentials:")[2].partition("To mitigate")[0].split())
-    return [f"and azure-identity said: {attempts[:500]}"] if attempts else []
+    attempts = words.partition("Attempted credentials:")[2].partition("To mitigate")[0].split("\n\t")
+    told = [" ".join(each.split()) for each in attempts if each.strip() and not _NOT_SET_UP.search(each)]
+    return [f"and azure-identity said: {each[:300]}" for each in told]

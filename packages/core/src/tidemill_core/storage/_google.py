@@ -17,7 +17,7 @@ from tidemill_core.errors import ConfigError
 from tidemill_core.extras import needs_extra
 from tidemill_core.settings import StorageOptions
 from tidemill_core.storage._http import Headers, Place, Reply, Request
-from tidemill_core.storage._net import checked_endpoint, proxy_for, proxy_url, tls_context, trusted
+from tidemill_core.storage._net import checked_endpoint, proxy_for, proxy_url, quiet, tls_context, trusted
 from tidemill_core.storage.errors import CredentialsMissing, CredentialsRefused, StoreUnavailable
 
 _GOOGLE = "https://storage.googleapis.com"
@@ -119,6 +119,7 @@ class GoogleAccess:
             from google.auth.credentials import with_scopes_if_required
             from google.auth.exceptions import DefaultCredentialsError
 
+        quiet("google.auth")
         auth: Any = google.auth
         try:
             with warnings.catch_warnings():

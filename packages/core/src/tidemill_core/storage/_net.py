@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from base64 import b64encode
@@ -80,6 +81,16 @@ def tls_context(ca_bundle: str | None) -> ssl.SSLContext:
 def trusted(given: Path | None) -> str | None:
     """Choose the CA bundle: the settings', or ``REQUESTS_CA_BUNDLE``; None means the system's."""
     return str(given) if given else os.environ.get("REQUESTS_CA_BUNDLE") or None
+
+
+def quiet(*loggers: str) -> None:
+    """Let a cloud's library not log what it also raises: our error says it in one line, without a traceback.
+
+    A logger whose level somebody has set is left as it is.
+    """
+    for each in map(logging.getLogger, loggers):
+        if each.level == logging.NOTSET:
+            each.setLevel(logging.CRITICAL)
 
 
 def checked_endpoint(url: str, name: str) -> str:

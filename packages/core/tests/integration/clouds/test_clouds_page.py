@@ -205,6 +205,25 @@ BUSY: Answer = (503, {}, b"<Error><Code>SlowDown</Code></Error>")
             "none.json",
         ),
         ("TIDEMILL_GCS_CREDENTIALS_FILE=./google.json tidemill sync plan gs://my-bucket ./in", DENIED, 1, "renew"),
+        ("CLOUDSDK_CONFIG=/nowhere tidemill sync plan gs://my-bucket ./in", DENIED, 3, "the metadata server"),
+        (
+            (
+                "AZURE_STORAGE_ACCOUNT=mine AZURE_POD_IDENTITY_AUTHORITY_HOST=http://127.0.0.1:9 "
+                "tidemill sync plan az://my-container ./in"
+            ),
+            DENIED,
+            3,
+            "the managed identity; az login. Set",
+        ),
+        (
+            (
+                "AZURE_STORAGE_ACCOUNT=mine AZURE_TENANT_ID=t AZURE_CLIENT_ID=c AZURE_CLIENT_SECRET=hush "
+                "tidemill sync plan az://my-container ./in"
+            ),
+            (400, {}, b'{"error": "invalid_tenant", "error_description": "AADSTS90002: no such tenant"}'),
+            1,
+            "refused to get a token of Entra",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_exit_code(
@@ -217,5 +236,6 @@ def test_what_is_wrong_is_one_line_with_its_exit_code(
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+    assert not [line for line in done.stderr.splitlines() if '"logger"' in line and "tidemill_core" not in line]
     assert len(errors) == 1
     assert told in errors[0]
