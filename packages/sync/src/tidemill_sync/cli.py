@@ -70,6 +70,7 @@ def run(*, as_json: bool, dry_run: bool, **options: Any) -> None:
     """
     from tidemill_core.lifecycle import stop_on_signals
 
+    from tidemill_sync.budget import give_back_freed_memory
     from tidemill_sync.engine import sync as run_sync
     from tidemill_sync.progress import progress_for
 
@@ -77,6 +78,7 @@ def run(*, as_json: bool, dry_run: bool, **options: Any) -> None:
     if dry_run:
         _print_plan(config, as_json=as_json)
         return
+    give_back_freed_memory()
     with stop_on_signals() as stop:
         result = run_sync(config, stop=stop, progress=progress_for(is_quiet=as_json))
     if as_json:
@@ -165,11 +167,13 @@ def serve(config_file: str | None, host: str | None, port: int | None, allow: tu
     from tidemill_core.variables import read_secret
 
     from tidemill_sync.api.serve import serve as run_service
+    from tidemill_sync.budget import give_back_freed_memory
     from tidemill_sync.config import ServeConfig
     from tidemill_sync.variables import TOKEN
 
     token = read_secret(TOKEN)
     given = {"host": host, "port": port, "allow": allow or None, "token": SecretStr(token) if token else None}
+    give_back_freed_memory()
     run_service(_merged(ServeConfig, config_file, given))
 
 

@@ -47,8 +47,10 @@ class SyncConfig(Config):
     """Keep content type and user metadata where both stores have them; one more request per copied object."""
     workers: int = Field(default=16, ge=1, le=256)
     """Objects copied at once."""
-    large_bytes: int = Field(default=16 << 20, ge=1 << 20)
-    """Larger objects are streamed in parts instead of being held in memory; two at once at most."""
+    large_bytes: int = Field(default=8 << 20, ge=1 << 20)
+    """Larger objects are streamed in parts instead of being read whole."""
+    memory_bytes: int = Field(default=48 << 20, ge=1 << 20)
+    """Bytes of objects in memory at once, of all copies together; a large one takes 42 MiB while it is streamed."""
     bytes_per_s: int | None = Field(default=None, gt=0)
     """Bandwidth limit of all copies together; unset means none."""
     retry: RetryPolicy = RetryPolicy(attempts=5, delay_s=0.5, max_delay_s=30)

@@ -10,6 +10,7 @@ from tidemill_core.lifecycle import StopToken
 from tidemill_core.settings import Settings
 from tidemill_core.storage import ObjectStore, open_store
 
+from tidemill_sync.budget import Budget
 from tidemill_sync.config import SyncConfig
 from tidemill_sync.errors import PlacesOverlap, SyncBusy
 from tidemill_sync.manifests._base import Manifest, RunRecord, job_id
@@ -45,6 +46,7 @@ class Session:
             self.target,
             retry=self.config.retry,
             throttle=Throttle(self.config.bytes_per_s),
+            budget=Budget(self.config.memory_bytes),
             large_bytes=self.config.large_bytes,
             keeps_metadata=self.config.metadata,
         )

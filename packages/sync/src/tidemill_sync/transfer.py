@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from typing import BinaryIO, Literal, cast
 
 from tidemill_core.errors import ObjectNotFound, PreconditionFailed, TransientError
 from tidemill_core.retry import RetryPolicy
 from tidemill_core.storage import ObjectInfo, ObjectStore, fetch
 
+from tidemill_sync.budget import Budget
 from tidemill_sync.errors import ObjectMoved
 from tidemill_sync.plan import Action, Entry
 from tidemill_sync.throttle import Throttle
 
 Outcome = Literal["copied", "replaced", "adopted", "vanished"]
 """``adopted``: both sides were read and are equal; ``vanished``: the source lost it since it was listed."""
-_LARGE_AT_ONCE = 2
-_CHUNK_BYTES = 4 << 20
-_STREAM_BYTES = 16 << 20
+_CHUNK_BYTES = 2 << 20
+_COMPARED_BYTES = 6 * _CHUNK_BYTES
+"""Memory of one comparison: what both sides have read, and are joining."""
+_STREAM_BYTES = 6 << 20
 """Chunks of a streamed object; as large as the parts of most stores, so that none is cut or joined."""
+_STREAMED_PARTS = 7
+"""Parts of one streamed object in memory: sent by the store at once, next to be sent, and being read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,7 @@ class Transfer:
         target: Where to write.
         retry: How often one object is tried.
         throttle: The common bandwidth limit.
+        budget: The common limit of memory.
         large_bytes: Larger objects are streamed.
         keeps_metadata: Carry content type and user metadata over.
     """
@@ -56,6 +60,7 @@ class Transfer:
         *,
         retry: RetryPolicy,
         throttle: Throttle,
+        budget: Budget,
         large_bytes: int,
         keeps_metadata: bool = True,
     ) -> None:
@@ -64,7 +69,7 @@ class Transfer:
         self._keeps_metadata = (
             keeps_metadata and source.capabilities.user_metadata and target.capabilities.user_metadata
         )
-        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
+        self._budget = budget
 
     def apply(self, action: Action) -> Transferred:
         """Do a copy, replace or compare, trying again as the policy says.
@@ -121,14 +126,16 @@ class Transfer:
         elif target.etag is not None and capabilities.put_if_match:
             conditions = {"if_match": target.etag}
         if source.size_bytes <= self._large_bytes:
-            about, body = self._read(source)
-            self._throttle.take(len(body))
-            if len(body) != source.size_bytes:
-                raise ObjectMoved(self._source.url, source.key)
-            written = self._target.put(source.key, body, **conditions, **about)  # type: ignore[arg-type]
+            with self._budget.hold(source.size_bytes):
+                about, body = self._read(source)
+                self._throttle.take(len(body))
+                if len(body) != source.size_bytes:
+                    raise ObjectMoved(self._source.url, source.key)
+                written = self._target.put(source.key, body, **conditions, **about)  # type: ignore[arg-type]
+                del body
         else:
             about = self._about(self._source.head(source.key)) if self._keeps_metadata else {}
-            with self._large:
+            with self._budget.hold(_STREAM_BYTES * _STREAMED_PARTS):
                 stream = cast("BinaryIO", _Stream(self._chunks(source), source.size_bytes))
                 written = self._target.put(source.key, stream, **conditions, **about)  # type: ignore[arg-type]
         if written.size_bytes != source.size_bytes:
@@ -158,7 +165,8 @@ class Transfer:
     def _are_equal(self, source: ObjectInfo, target: ObjectInfo) -> bool:
         if source.size_bytes != target.size_bytes:
             return False
-        return same_bytes(self._source, source, self._target, target, self._throttle)
+        with self._budget.hold(min(_COMPARED_BYTES, 2 * source.size_bytes)):
+            return same_bytes(self._source, source, self._target, target, self._throttle)
 
 
 def same_bytes(

@@ -34,7 +34,7 @@ from tidemill_core.storage._objects import if_match as if_match_header
 from tidemill_core.storage._streams import resumed
 from tidemill_core.storage.errors import KeyRefused, StoreRefused
 
-PART_BYTES = 16 << 20
+PART_BYTES = 6 << 20
 """Larger bodies are staged as blocks of at least this size."""
 PAGE_KEYS = 5_000
 """Keys per listing request."""

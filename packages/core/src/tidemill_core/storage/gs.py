@@ -28,7 +28,7 @@ from tidemill_core.storage._objects import (
 from tidemill_core.storage._streams import resumed
 from tidemill_core.storage.errors import StoreUnavailable
 
-PART_BYTES = 16 << 20
+PART_BYTES = 6 << 20
 """Larger bodies go through a resumable upload, in parts of this size."""
 PAGE_KEYS = 1_000
 """Keys per listing request."""

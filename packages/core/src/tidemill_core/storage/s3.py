@@ -36,7 +36,7 @@ from tidemill_core.storage._objects import if_match as if_match_header
 from tidemill_core.storage._streams import resumed
 from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
 
-PART_BYTES = 16 << 20
+PART_BYTES = 6 << 20
 """Larger bodies are sent in parts of at least this size."""
 PAGE_KEYS = 1_000
 """Keys per listing request."""
