@@ -119,11 +119,11 @@ def test_validate_needs_neither_dagster_nor_polars(home: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def start(home: Path, name: str) -> subprocess.Popen[str]:
+def start(home: Path, name: str, *options: str) -> subprocess.Popen[str]:
     (home / "started").unlink(missing_ok=True)
     code = "import sys; from tidemill_core.cli import main; main(sys.argv[1:])"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "dag", "run", f"dags.yaml:{name}"],
+        [sys.executable, "-c", code, "dag", "run", f"dags.yaml:{name}", *options],
         env=environment(home),
         cwd=home,
         stdout=subprocess.PIPE,
@@ -138,10 +138,12 @@ def start(home: Path, name: str) -> subprocess.Popen[str]:
     return process
 
 
-def test_interrupt_stops_running_tasks_and_cancels_the_run(home: Path) -> None:
-    process = start(home, "endless")
+@pytest.mark.parametrize("executor", ["threads", "in_process"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_stops_running_tasks_and_cancels_the_run(home: Path, executor: str, number: int) -> None:
+    process = start(home, "endless", "--executor", executor)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.wait(timeout=60)
 
     run = json.loads(tidemill(home, "status", "last", "--json").stdout)
@@ -159,6 +161,18 @@ def is_running(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_what_a_component_says_of_its_attributes_is_a_fault_of_the_file(home: Path) -> None:
+    (home / "wrong.yaml").write_text(
+        "name: w\ntasks:\n  - {name: a, use: tidemill_core.AssetsComponent, with: {load: ['gone:x']}}\n"
+    )
+
+    done = tidemill(home, "validate", "wrong.yaml", "--components")
+
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+    assert "wrong.yaml:3" in done.stderr
+    assert "gone:x cannot be imported" in done.stderr
 
 
 def test_second_interrupt_ends_at_once(home: Path) -> None:

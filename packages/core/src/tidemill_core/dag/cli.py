@@ -336,13 +336,15 @@ def _crons(found: LoadedDag) -> str:
 
 
 def _component_faults(found: LoadedDag) -> tuple[ConfigFault, ...]:
-    from tidemill_core.config import ConfigFaults
+    from tidemill_core.config import ConfigFault, ConfigFaults
     from tidemill_core.defs.dag.jobs import compile_dag
 
     try:
         compile_dag(found)
     except ConfigFaults as wrong:
         return wrong.faults
+    except Exception as error:  # noqa: BLE001 - whatever a component or Dagster says about it is a fault of the file
+        return (ConfigFault(found.place, "", f"it cannot be built: {type(error).__name__}: {error}"),)
     return ()
 
 
