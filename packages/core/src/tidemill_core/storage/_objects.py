@@ -103,7 +103,7 @@ def delete_each(keys: Iterable[str], remove: Callable[[str], object]) -> None:
     """Delete objects one by one, a few at a time; keys are read a thousand ahead at most.
 
     Raises:
-        BaseException: What the first `remove` that failed raised; the rest of its thousand is tried.
+        BaseException: What the first `remove` that failed raised; those begun are ended, no other is begun.
     """
     remaining: Iterator[str] = iter(keys)
     batch = list(islice(remaining, _DELETES_AHEAD))
