@@ -1,9 +1,13 @@
 """The Dagster component: YAML attributes, materializations, checks, retries."""
 
+import shutil
+
 import dagster as dg
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dagster.components.testing import create_defs_folder_sandbox
 from tidemill_core.config import ConfigFaults
 from tidemill_core.defs import ObjectStoreResource, PostgresResource
 from tidemill_core.postgres import connect
@@ -14,7 +18,7 @@ from tidemill_loader.defs import LoadComponent
 def run(postgres_url, tmp_path):
     def materialize(attributes, **options):
         component = LoadComponent.from_attributes_dict(attributes=attributes)
-        definitions = component.build(component.config, None)
+        definitions = component.build(component.config, dg.ComponentTree.for_test().load_context)
         resources = {
             "postgres": PostgresResource(url=postgres_url),
             "lake": ObjectStoreResource(url=(tmp_path / "lake").as_uri()),
@@ -106,7 +110,7 @@ def test_assets_have_kinds_pool_and_deps():
         }
     )
 
-    (asset,) = component.build(component.config, None).assets
+    (asset,) = component.build(component.config, dg.ComponentTree.for_test().load_context).assets
 
     spec = next(iter(asset.specs))
     assert spec.kinds == {"postgres", "parquet"}
@@ -127,3 +131,30 @@ def test_assets_have_kinds_pool_and_deps():
 def test_wrong_attributes_are_refused_with_a_reason(attributes, message):
     with pytest.raises(ConfigFaults, match=message):
         LoadComponent.from_attributes_dict(attributes=attributes)
+
+
+@pytest.mark.parametrize(("beside", "rows"), [(True, 2), (False, 1)])
+def test_a_relative_path_is_beside_the_defs_yaml_or_else_in_the_working_folder(
+    tmp_path, postgres_url, monkeypatch, beside, rows
+):
+    (tmp_path / "work/planes").mkdir(parents=True)
+    (tmp_path / "work/planes/a.csv").write_text("n\n1\n")
+    monkeypatch.chdir(tmp_path / "work")
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(component_cls=LoadComponent)
+        if not beside:
+            shutil.rmtree(path / "planes")
+        table = f"raw.beside_{beside}".lower()
+        text = (path / "defs.yaml").read_text().replace("raw.planes", table).replace("tailnum", "n")
+        (path / "defs.yaml").write_text(text if not beside else text.replace("- n", "- tailnum"))
+        with sandbox.load_component_and_build_defs(defs_path=path) as (_, defs):
+            resources = {"postgres": PostgresResource(url=postgres_url), "lake": ObjectStoreResource()}
+            job = dg.Definitions.merge(
+                defs, dg.Definitions(resources=resources)
+            ).resolve_implicit_global_asset_job_def()
+
+            done = job.execute_in_process(instance=dg.DagsterInstance.ephemeral())
+
+    with psycopg.connect(postgres_url) as connection:
+        (found,) = connection.execute(f"select count(*) from {table}").fetchone()
+    assert (True, rows) == (done.success, found)

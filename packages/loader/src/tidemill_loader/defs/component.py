@@ -1,6 +1,8 @@
 """`LoadComponent`: every load is an asset with its checks."""
 
 from collections.abc import Mapping
+from itertools import takewhile
+from pathlib import Path
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -66,16 +68,34 @@ class LoadComponent(ConfigComponent):
     One load is one asset, with checks that its rows are those of its files and that the
     table has the columns the files call for. A run that was killed goes on where it
     ended; a run over unchanged files does nothing and says so. Files under ``lake://``
-    are read from the resource ``lake``, rows go to the resource ``postgres``.
+    are read from the resource ``lake``, rows go to the resource ``postgres``. A relative path
+    is one beside the ``defs.yaml`` if that is there, else one in the working folder.
     """
 
     config_type = LoadAttributes
     needs_resources: ClassVar[bool] = True
-    example: ClassVar[Mapping[str, Any]] = {"files": "data/*.csv", "table": "raw.planes", "key": ["tailnum"]}
+    example: ClassVar[Mapping[str, Any]] = {"files": "planes/*.csv", "table": "raw.planes", "key": ["tailnum"]}
+    example_files: ClassVar[Mapping[str, str]] = {
+        "planes/example.csv": "tailnum,year,seats\nN10156,2004,55\nN102UW,1998,182\n"
+    }
     tags = ("postgres", "parquet", "csv", "json")
     produces = ("asset", "asset_check")
 
     def build(self, config: LoadAttributes, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Make one asset per load."""
-        del context
-        return dg.Definitions(assets=[load_asset(each) for each in config.each()])
+        path = Path(context.path)
+        folder = path if path.is_dir() else path.parent
+        loads = [
+            each.model_copy(update={"files": tuple(_beside(folder, name) for name in each.files)})
+            for each in config.each()
+        ]
+        return dg.Definitions(assets=[load_asset(each) for each in loads])
+
+
+def _beside(folder: Path, name: str) -> str:
+    """Find a relative path or pattern beside the ``defs.yaml``, by its parts before the first pattern."""
+    if "://" in name or Path(name).is_absolute():
+        return name
+    plain = takewhile(lambda part: not set(part) & set("*?[{"), Path(name).parts)
+    start = Path(*plain)
+    return str(folder / name) if start.parts and (folder / start).exists() else name
