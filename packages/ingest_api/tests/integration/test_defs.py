@@ -97,7 +97,7 @@ def test_the_definitions_say_group_pool_kinds_and_schedule():
     (asset,) = made.assets
     (spec,) = asset.specs
 
-    assert ("ingest_api", {"rest", "postgres"}, "api/api.example.org") == (spec.group_name, spec.kinds, asset.op.pool)
+    assert ("raw", {"rest", "postgres"}, "api/api.example.org") == (spec.group_name, spec.kinds, asset.op.pool)
     assert [dg.AssetKey(["raw", "first"])] == [dep.asset_key for dep in spec.deps]
     assert ["0 * * * *"] == [schedule.cron_schedule for schedule in made.schedules]
     assert "postgres" in asset.required_resource_keys

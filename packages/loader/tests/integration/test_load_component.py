@@ -115,7 +115,7 @@ def test_assets_have_kinds_pool_and_deps():
     spec = next(iter(asset.specs))
     assert spec.kinds == {"postgres", "parquet"}
     assert {dep.asset_key for dep in spec.deps} == {dg.AssetKey(["lake", "x"])}
-    assert (spec.group_name, spec.description, spec.tags["team"]) == ("loader", "all of it", "air")
+    assert (spec.group_name, spec.description, spec.tags["team"]) == ("raw", "all of it", "air")
     assert asset.op.pool == "postgres"
 
 

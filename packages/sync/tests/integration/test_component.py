@@ -101,7 +101,7 @@ def test_the_asset_carries_group_kinds_pool_and_dependencies():
     (asset,) = definitions.assets
     spec = asset.get_asset_spec(dg.AssetKey(["lake", "mirror"]))
 
-    assert spec.group_name == "sync"
+    assert spec.group_name == "lake"
     assert {"sync", "s3"} <= spec.kinds
     assert [each.asset_key for each in spec.deps] == [dg.AssetKey(["raw", "weather"])]
     assert asset.op.pool == "object_store"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tidemill_core.defs.home import prepare_home
     from tidemill_core.defs.io_managers.parquet import ParquetIOManager
     from tidemill_core.defs.io_managers.postgres import PostgresIOManager
-    from tidemill_core.defs.metadata import column_schema, materialization
+    from tidemill_core.defs.metadata import PACKAGE_TAG, column_schema, layer, materialization
     from tidemill_core.defs.resources import (
         HttpResource,
         KafkaResource,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tidemill_core.defs.versions import code_version
 
 __all__ = [
+    "PACKAGE_TAG",
     "AssetsComponent",
     "ConfigComponent",
     "DagComponent",
@@ -46,6 +47,7 @@ __all__ = [
     "default_resources",
     "definitions_from_dags",
     "executor_by_name",
+    "layer",
     "materialization",
     "prepare_home",
     "threads_executor",
@@ -64,7 +66,7 @@ __getattr__, __dir__ = lazy_names(
         "io_managers.parquet": ["ParquetIOManager"],
         "io_managers.postgres": ["PostgresIOManager"],
         "dag.jobs": ["definitions_from_dags"],
-        "metadata": ["column_schema", "materialization"],
+        "metadata": ["PACKAGE_TAG", "column_schema", "layer", "materialization"],
         "resources": ["HttpResource", "KafkaResource", "ObjectStoreResource", "PostgresResource", "default_resources"],
         "resources_component": ["ResourcesComponent"],
         "staleness": ["unchanged"],

@@ -1,11 +1,15 @@
 """What every materialization tells Dagster: rows, table, columns, bytes, seconds, under Dagster's own keys."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 import dagster as dg
 
+PACKAGE_TAG = "tidemill/package"
+"""On every asset of a component: which package makes it."""
+_NO_WORD = re.compile(r"\W", re.ASCII)
 _MAKERS: tuple[tuple[type | tuple[type, ...], Callable[[Any], dg.MetadataValue[Any]]], ...] = (
     (dg.TableSchema, dg.MetadataValue.table_schema),
     (bool, dg.MetadataValue.bool),
@@ -18,6 +22,11 @@ _MAKERS: tuple[tuple[type | tuple[type, ...], Callable[[Any], dg.MetadataValue[A
 
 Columns = Any
 """A pyarrow schema, a polars schema, ``[(name, type), ...]`` or ``[(name, type, is_nullable), ...]``."""
+
+
+def layer(key: dg.AssetKey) -> str | None:
+    """Name the group of an asset: the layer of its data, which its key begins with; None for a key of one part."""
+    return _NO_WORD.sub("_", key.path[0]) if len(key.path) > 1 else None
 
 
 def materialization(

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 from tidemill_core.dag.cron import CronLine, TimeZoneName
-from tidemill_core.defs import ConfigComponent, dagster_errors, materialization
+from tidemill_core.defs import PACKAGE_TAG, ConfigComponent, dagster_errors, layer, materialization
 
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.fetch import StreamReport, run_stream, table_spec
@@ -24,8 +24,8 @@ class IngestConfig(SourceConfig):
     """Time zone of the schedule."""
     deps: tuple[str, ...] = ()
     """Asset keys (parts joined by ``/``) that must be there first."""
-    group: str = "ingest_api"
-    """Asset group."""
+    group: str | None = None
+    """Asset group; unset means the layer of the data, the first part of the asset key."""
     pool: str | None = None
     """Concurrency pool; unset means ``api/HOST``, so that one API is asked by one step at a time."""
 
@@ -87,7 +87,8 @@ def build_stream_asset(config: IngestConfig, stream: StreamConfig) -> dg.AssetsD
         key=key,
         name=None,
         deps=[dg.AssetKey(dep.split("/")) for dep in config.deps],
-        group_name=config.group,
+        group_name=config.group or layer(key),
+        tags={PACKAGE_TAG: "ingest_api"},
         kinds={"rest", _store_kind(config)},
         code_version=table_spec(config, stream).fingerprint,
         pool=config.pool or f"api/{host}",

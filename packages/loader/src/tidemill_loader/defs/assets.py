@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
-from tidemill_core.defs import PostgresResource, dagster_errors, materialization
+from tidemill_core.defs import PACKAGE_TAG, PostgresResource, dagster_errors, layer, materialization
 from tidemill_core.defs.resources import ObjectStoreResource
 from tidemill_core.storage import ObjectStore, open_store, resolve_url
 
@@ -24,9 +24,9 @@ def load_asset(load: "AssetLoad") -> dg.AssetsDefinition:
         key=key,
         deps=[dg.AssetKey(dep.split("/")) for dep in load.deps],
         description=load.description or f"{', '.join(load.files)} in the table {load.target}.",
-        group_name=load.group,
+        group_name=load.group or layer(key),
         kinds={"postgres", *_file_kinds(load)},
-        tags=dict(load.tags),
+        tags={PACKAGE_TAG: "loader", **load.tags},
         pool=POOL,
         required_resource_keys=_resources(load),
         check_specs=[

@@ -23,8 +23,8 @@ class _AssetFields(Config):
     """Keys of the assets that make the files."""
     description: str | None = None
     """What the table holds."""
-    group: str = "loader"
-    """Group in the UI."""
+    group: str | None = None
+    """Asset group; unset means the layer of the data, the first part of the asset key."""
     tags: Mapping[str, str] = {}
     """Dagster tags of the asset."""
     postgres_url: SecretStr | None = None

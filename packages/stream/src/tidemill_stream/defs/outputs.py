@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 from tidemill_core.config import Config
-from tidemill_core.defs import materialization
+from tidemill_core.defs import PACKAGE_TAG, layer, materialization
 from tidemill_core.settings import Settings
 
 from tidemill_stream.config import ObjectStoreSinkConfig, PipelineConfig, PostgresSinkConfig
@@ -40,8 +40,8 @@ class StreamAssetsConfig(Config):
     """Asset keys of its outputs; by default ``stream/PIPELINE_OUTPUT``."""
     deps: tuple[str, ...] = ()
     """Asset keys (parts joined by ``/``) that must be there first, such as that of the topic."""
-    group: str = "stream"
-    """Asset group."""
+    group: str | None = None
+    """Asset group; unset means the layer of the data, the first part of the asset key."""
 
 
 def asset_keys(config: StreamAssetsConfig, plan: Plan) -> dict[str, dg.AssetKey]:
@@ -62,7 +62,8 @@ def asset_specs(config: StreamAssetsConfig, plan: Plan) -> list[dg.AssetSpec]:
             key,
             deps=[dg.AssetKey(dep.split("/")) for dep in config.deps],
             description=f"{about[name]} of pipeline {config.pipeline.name!r}.",
-            group_name=config.group,
+            group_name=config.group or layer(key),
+            tags={PACKAGE_TAG: "stream"},
             kinds=kinds,
         )
         for name, key in asset_keys(config, plan).items()

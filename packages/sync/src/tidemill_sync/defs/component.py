@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import dagster as dg
 from pydantic import Field
 from tidemill_core.dag.cron import CronLine, TimeZoneName
-from tidemill_core.defs import ConfigComponent, dagster_errors, materialization
+from tidemill_core.defs import PACKAGE_TAG, ConfigComponent, dagster_errors, layer, materialization
 from tidemill_core.storage import ObjectStore, open_store
 
 from tidemill_sync.config import SyncConfig
@@ -34,8 +34,8 @@ class SyncAssetConfig(SyncConfig):
     """Cron expression of a schedule; unset means none."""
     timezone: TimeZoneName = "UTC"
     """Time zone of the schedule."""
-    group: str = "sync"
-    """Asset group."""
+    group: str | None = None
+    """Asset group; unset means the layer of the data, the first part of the asset key."""
     pool: str = Field(default="object_store", min_length=1)
     """Concurrency pool."""
 
@@ -84,7 +84,8 @@ def build_sync_asset(config: SyncAssetConfig) -> dg.AssetsDefinition:
         key=key,
         name=None,
         deps=[dg.AssetKey(dep.split("/")) for dep in config.deps],
-        group_name=config.group,
+        group_name=config.group or layer(key),
+        tags={PACKAGE_TAG: "sync"},
         kinds=_kinds(config),
         pool=config.pool,
         required_resource_keys={LAKE} if _uses_lake(config) else set(),
