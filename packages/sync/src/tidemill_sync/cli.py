@@ -31,6 +31,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--include", multiple=True, help="Pattern of keys to mirror; may be repeated."),
             click.option("--exclude", multiple=True, help="Pattern of keys to leave alone; may be repeated."),
             click.option("--filter", "filters", multiple=True, help="Ordered rule, '+ PATTERN' or '- PATTERN'."),
+            click.option("--min-age-s", type=float, default=None, help="Leave newer source objects out, seconds."),
+            click.option("--max-age-s", type=float, default=None, help="Leave older source objects out, seconds."),
             click.option("--prune/--no-prune", default=None, help="Delete what the source does not have."),
             click.option("--max-delete-percent", type=float, default=None, help="Refuse to delete more; default 50."),
             click.option("--max-delete", type=int, default=None, help="Refuse to delete more objects than this."),

@@ -32,6 +32,10 @@ class SyncConfig(Config):
     """Leave smaller source objects out."""
     max_size_bytes: int | None = Field(default=None, ge=0)
     """Leave larger source objects out."""
+    min_age_s: float | None = Field(default=None, ge=0)
+    """Leave source objects out that were modified less than so many seconds before the run."""
+    max_age_s: float | None = Field(default=None, ge=0)
+    """Leave source objects out that were modified more than so many seconds before the run."""
     prune: bool = False
     """Delete target objects that the source does not have."""
     max_delete_percent: float = Field(default=50.0, ge=0, le=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 
 from tidemill_core.errors import ObjectNotFound, TidemillError, TransientError
 from tidemill_core.lifecycle import Stopped, StopToken
@@ -183,17 +184,19 @@ def planned(session: Session, *, is_sorting: bool = False, in_bulk: bool = False
         session.progress.moved(counts)
 
     notes = session.manifest.entries(session.job)
-    is_sized = config.min_size_bytes is not None or config.max_size_bytes is not None
+    limits = (config.min_size_bytes, config.max_size_bytes, config.min_age_s, config.max_age_s)
+    is_limited = any(each is not None for each in limits)
+    now = datetime.now(UTC)
     actions = plan_pages(
         listed(session.source, "source_objects"),
         listed(session.target, "target_objects"),
         notes if takes is everything else (each for each in notes if takes(each.key)),
         prune=config.prune,
         names=(session.source.url, session.target.url),
-        unchanged=unchanged if in_bulk and not is_sized else None,
+        unchanged=unchanged if in_bulk and not is_limited else None,
     )
     for action in actions:
-        if _is_sized(config, action):
+        if _is_within(config, action, now):
             yield _trusted(config, action)
 
 
@@ -205,11 +208,17 @@ def _trusted(config: SyncConfig, action: Action) -> Action:
     return Action(kind=kind, key=action.key, reason=reason, source=action.source, target=action.target)  # type: ignore[arg-type]
 
 
-def _is_sized(config: SyncConfig, action: Action) -> bool:
+def _is_within(config: SyncConfig, action: Action, now: datetime) -> bool:
+    """Tell whether the source's object is of a size and an age that take part; one that does not is left alone."""
     if action.source is None:
         return True
-    size = action.source.size_bytes
-    return (config.min_size_bytes or 0) <= size and (config.max_size_bytes is None or size <= config.max_size_bytes)
+    size, age_s = action.source.size_bytes, (now - action.source.modified_at).total_seconds()
+    return (
+        (config.min_size_bytes is None or size >= config.min_size_bytes)
+        and (config.max_size_bytes is None or size <= config.max_size_bytes)
+        and (config.min_age_s is None or age_s >= config.min_age_s)
+        and (config.max_age_s is None or age_s <= config.max_age_s)
+    )
 
 
 def _apply(session: Session, actions: Iterable[Action]) -> None:
@@ -314,7 +323,7 @@ def _decided(session: Session, key: str) -> Action | None:
     source, target = _seen(session.source, key), _seen(session.target, key)
     entry = session.manifest.entry(session.job, key)
     action = decide(key, source, target, entry, prune=session.config.prune)
-    if action is None or not _is_sized(session.config, action):
+    if action is None or not _is_within(session.config, action, datetime.now(UTC)):
         return None
     return _trusted(session.config, action)
 
