@@ -13,9 +13,10 @@ setup:
 fmt:
     uv run ruff check --fix . && uv run ruff format .
 
-# Format, lint, types, import contracts.
+# Format, lint, types, import contracts, declared dependencies.
 check:
     uv run ruff format --check . && uv run ruff check . && uv run mypy && uv run lint-imports
+    for part in packages/*/ deploy/; do (cd "$part" && uv run deptry src) || exit 1; done
 
 # Every test.
 test *args:
