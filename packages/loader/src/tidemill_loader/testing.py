@@ -60,6 +60,21 @@ class FormatSuite:
         """A suffix leads to this format."""
         assert format_for("auto", f"x/a{self.suffix}") == self.name
 
+    def test_every_suffix_it_names_leads_to_it(self) -> None:
+        """What the format claims is found by ``auto``, in any case of its letters, plain and compressed."""
+        suffixes = FORMATS.get(self.name).suffixes
+
+        found = {
+            format_for("auto", f"x/A{written}{compression}")
+            for suffix in suffixes
+            for written in (suffix, suffix.upper())
+            for compression in ("", ".gz")
+        }
+
+        assert suffixes
+        assert all(suffix.startswith(".") for suffix in suffixes)
+        assert found == {self.name}
+
     def test_columns_are_found_with_their_types(self) -> None:
         """The schema has every column, in order, nullable where the file has nulls."""
         schema = self._format().schema(self._source(self.encode(TABLE)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +36,9 @@ OnBadRow = Callable[[BadRow], None]
 
 class Format(Protocol):
     """Reads one kind of file; makes no decision about the table."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Ends of file names, with their dot and without a compression's, by which ``format: auto`` finds it."""
 
     def __init__(self, config: LoadConfig) -> None: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill_core.postgres.identifiers import safe_identifiers
 
@@ -23,6 +23,8 @@ BLOCK_BYTES = 4 << 20
 
 class CsvFormat:
     """Reads delimited text, plain or compressed (gz, bz2, zst, lz4); a file is one unit."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
     def __init__(self, config: LoadConfig) -> None:
         self._config = config

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill_core.postgres.identifiers import safe_identifiers
 
@@ -29,6 +29,8 @@ _SAMPLE_ROWS = 50_000
 
 class JsonFormat:
     """Reads JSON, plain or compressed; a file is one unit. An array is read into memory whole."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".json", ".jsonl", ".ndjson")
 
     def __init__(self, config: LoadConfig) -> None:
         self._config = config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill_loader.errors import SourceUnreadable
 from tidemill_loader.formats._base import OnBadRow, Unit
@@ -21,6 +21,8 @@ MAX_GROUP_BYTES = 4 << 30
 
 class ParquetFormat:
     """Reads Parquet files, a row group at a time."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
 
     def __init__(self, config: LoadConfig) -> None:
         self._rows = config.batch_rows
