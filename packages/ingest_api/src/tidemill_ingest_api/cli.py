@@ -14,7 +14,7 @@ from tidemill_ingest_api.variables import STORE as STORE_VARIABLE
 
 if TYPE_CHECKING:
     from tidemill_ingest_api.config import SourceConfig
-    from tidemill_ingest_api.fetch import StreamReport
+    from tidemill_ingest_api.fetching.fetch import StreamReport
 
 CONFIG = click.argument("config")
 STREAM = click.option("--stream", "streams", multiple=True, help="Only this stream; may be repeated.")
@@ -49,8 +49,8 @@ def run(
     """Fetch what is new; killed and run again, it ends with the same tables."""
     from tidemill_core.lifecycle import stop_on_signals
 
-    from tidemill_ingest_api.fetch import run_source
-    from tidemill_ingest_api.runs import connected, opened, store_url
+    from tidemill_ingest_api.fetching.fetch import run_source
+    from tidemill_ingest_api.fetching.runs import connected, opened, store_url
     from tidemill_ingest_api.sources import load_source
 
     source = load_source(config)
@@ -80,9 +80,9 @@ def plan(config: str, streams: tuple[str, ...], store: str | None, base_url: str
     """Say what a run would do, without a request and without writing."""
     from tidemill_core.errors import ConfigError
 
-    from tidemill_ingest_api.runs import opened, store_url
+    from tidemill_ingest_api.fetching.runs import opened, store_url
+    from tidemill_ingest_api.fetching.status import plan_stream
     from tidemill_ingest_api.sources import find_base_url, load_source
-    from tidemill_ingest_api.status import plan_stream
 
     source = load_source(config)
     try:
@@ -113,8 +113,8 @@ def preview(
     """Fetch a few pages and print rows as JSON lines; nothing is written."""
     from tidemill_core.lifecycle import stop_on_signals
 
-    from tidemill_ingest_api.preview import preview as look
-    from tidemill_ingest_api.runs import connected
+    from tidemill_ingest_api.fetching.preview import preview as look
+    from tidemill_ingest_api.fetching.runs import connected
     from tidemill_ingest_api.sources import load_source
 
     source = load_source(config)
@@ -142,9 +142,9 @@ def preview(
 @JSON
 def status(config: str, store: str | None, limit: int, *, as_json: bool) -> None:
     """Show each stream's rows and cursor, and the last loads."""
-    from tidemill_ingest_api.runs import opened, store_url
+    from tidemill_ingest_api.fetching.runs import opened, store_url
+    from tidemill_ingest_api.fetching.status import source_status
     from tidemill_ingest_api.sources import load_source
-    from tidemill_ingest_api.status import source_status
 
     source = load_source(config)
     with opened(store_url(source, store)) as target:
@@ -197,7 +197,7 @@ def serve(
     from tidemill_core.lifecycle import stop_on_signals
 
     from tidemill_ingest_api.api.server import Ports, serve_until
-    from tidemill_ingest_api.runs import opened, store_url
+    from tidemill_ingest_api.fetching.runs import opened, store_url
     from tidemill_ingest_api.sources import load_source
 
     source = _servable(load_source(config), is_open=no_auth)

@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 
-from tidemill_ingest_api.client import Client
 from tidemill_ingest_api.config import SourceConfig
-from tidemill_ingest_api.fetch import run_stream
+from tidemill_ingest_api.fetching.client import Client
+from tidemill_ingest_api.fetching.fetch import run_stream
 from tidemill_ingest_api.stores import open_store, postgres, sqlite
 from tidemill_ingest_api.stores._base import Written
 

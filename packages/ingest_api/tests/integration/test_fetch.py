@@ -6,7 +6,6 @@ from tidemill_core.errors import Stopped
 from tidemill_core.lifecycle import StopToken
 from tidemill_core.lineage_hooks import subscribed
 from tidemill_core.retry import RetryPolicy
-from tidemill_ingest_api.client import Client
 from tidemill_ingest_api.config import BearerAuth, SourceConfig
 from tidemill_ingest_api.errors import (
     InvalidResponse,
@@ -17,9 +16,10 @@ from tidemill_ingest_api.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from tidemill_ingest_api.fetch import run_stream, table_spec
-from tidemill_ingest_api.query import Select, parse_order
+from tidemill_ingest_api.fetching.client import Client
+from tidemill_ingest_api.fetching.fetch import run_stream, table_spec
 from tidemill_ingest_api.stores import open_store
+from tidemill_ingest_api.stores.query import Select, parse_order
 from tidemill_ingest_api.testing.fake_api import Answer, FakeApi
 
 PAGINGS = {

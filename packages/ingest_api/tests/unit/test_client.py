@@ -4,7 +4,6 @@ from collections import deque
 
 import pytest
 from tidemill_core.retry import RetryPolicy
-from tidemill_ingest_api.client import Client, Pacer, retry_after_s
 from tidemill_ingest_api.config import HttpConfig, RateConfig, SourceConfig
 from tidemill_ingest_api.errors import (
     InvalidResponse,
@@ -14,6 +13,7 @@ from tidemill_ingest_api.errors import (
     UpstreamThrottled,
     UpstreamUnavailable,
 )
+from tidemill_ingest_api.fetching.client import Client, Pacer, retry_after_s
 from tidemill_ingest_api.testing.transports import FakeTransport, respond
 
 BASE = "https://api.example.org"

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from tidemill_core.config import ConfigFaults
 from tidemill_core.errors import ConfigError
 from tidemill_ingest_api.config import SourceConfig
-from tidemill_ingest_api.preview import infer_fields
+from tidemill_ingest_api.fetching.preview import infer_fields
 from tidemill_ingest_api.sources import builtin_names, find_base_url, load_source
 
 STREAM = {"name": "s", "primary_key": ["id"], "fields": {"id": "int64", "tags": "json", "t": "timestamp"}}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
-from tidemill_ingest_api.flatten import compile_stream
+from tidemill_ingest_api.records.flatten import compile_stream
 
 
 def compiled(fields, **more):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_ingest_api import config
 from tidemill_ingest_api.errors import InvalidResponse
-from tidemill_ingest_api.paginate import PageContent, first_url, links, next_url, other_urls, with_params
+from tidemill_ingest_api.fetching.paginate import PageContent, first_url, links, next_url, other_urls, with_params
 
 
 def stream(**more):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_ingest_api.errors import BadQuery
-from tidemill_ingest_api.query import (
+from tidemill_ingest_api.stores.query import (
     Select,
     apply_cursor,
     parse_filter,

@@ -4,9 +4,9 @@ from collections import deque
 
 import orjson
 import pytest
-from tidemill_ingest_api.client import Client
 from tidemill_ingest_api.errors import UpstreamThrottled
-from tidemill_ingest_api.fetch import run_source, table_spec
+from tidemill_ingest_api.fetching.client import Client
+from tidemill_ingest_api.fetching.fetch import run_source, table_spec
 from tidemill_ingest_api.sources import load_source
 from tidemill_ingest_api.stores import open_store
 from tidemill_ingest_api.testing.transports import FakeTransport, respond

@@ -57,7 +57,7 @@ def arrow_stream(stream: StreamConfig, docs: Iterable[bytes], columns: Sequence[
     """Write one Arrow IPC stream."""
     import pyarrow as pa
 
-    from tidemill_ingest_api.arrow import schema_of, to_batch
+    from tidemill_ingest_api.records.arrow import schema_of, to_batch
 
     schema = schema_of(stream, columns)
     sink = pa.BufferOutputStream()

@@ -21,7 +21,7 @@ from tidemill_ingest_api.api.auth import Caller
 from tidemill_ingest_api.api.service import Service
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import BadQuery, UnknownTable
-from tidemill_ingest_api.query import (
+from tidemill_ingest_api.stores.query import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     Select,

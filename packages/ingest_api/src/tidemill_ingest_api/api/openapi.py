@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tidemill_ingest_api.config import KeyedServe, SourceConfig, StreamConfig
-from tidemill_ingest_api.kinds import KINDS
-from tidemill_ingest_api.query import DEFAULT_LIMIT, MAX_LIMIT, OPERATORS, filterable, sortable
+from tidemill_ingest_api.records.kinds import KINDS
+from tidemill_ingest_api.stores.query import DEFAULT_LIMIT, MAX_LIMIT, OPERATORS, filterable, sortable
 
 
 def document(source: SourceConfig, version: str) -> dict[str, Any]:

@@ -33,7 +33,8 @@ from tidemill_ingest_api.api.auth import Caller
 from tidemill_ingest_api.api.service import Service
 from tidemill_ingest_api.config import RESERVED_PARAMS, SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import BadQuery, UnknownTable
-from tidemill_ingest_api.query import (
+from tidemill_ingest_api.stores._base import Reader
+from tidemill_ingest_api.stores.query import (
     Filter,
     Select,
     filterable,
@@ -43,7 +44,6 @@ from tidemill_ingest_api.query import (
     parse_order,
     sortable,
 )
-from tidemill_ingest_api.stores._base import Reader
 
 log = get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

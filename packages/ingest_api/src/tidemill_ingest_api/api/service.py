@@ -13,9 +13,9 @@ from tidemill_ingest_api.api.auth import Caller, identify
 from tidemill_ingest_api.api.cache import PageCache
 from tidemill_ingest_api.config import ServeConfig, SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import UnknownTable
-from tidemill_ingest_api.fetch import table_spec
-from tidemill_ingest_api.query import Select, apply_cursor, sign_cursor
+from tidemill_ingest_api.fetching.fetch import table_spec
 from tidemill_ingest_api.stores._base import Reader, TableSpec
+from tidemill_ingest_api.stores.query import Select, apply_cursor, sign_cursor
 
 T = TypeVar("T")
 

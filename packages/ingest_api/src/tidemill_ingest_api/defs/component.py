@@ -9,8 +9,8 @@ from tidemill_core.dag.cron import CronLine, TimeZoneName
 from tidemill_core.defs import PACKAGE_TAG, ConfigComponent, dagster_errors, layer, materialization
 
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
-from tidemill_ingest_api.fetch import StreamReport, run_stream, table_spec
-from tidemill_ingest_api.runs import connected, opened
+from tidemill_ingest_api.fetching.fetch import StreamReport, run_stream, table_spec
+from tidemill_ingest_api.fetching.runs import connected, opened
 
 POSTGRES = "postgres"
 

@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from tidemill_ingest_api.flatten import Row
-from tidemill_ingest_api.kinds import KINDS, Kind
-from tidemill_ingest_api.query import Select
+from tidemill_ingest_api.records.flatten import Row
+from tidemill_ingest_api.records.kinds import KINDS, Kind
+from tidemill_ingest_api.stores.query import Select
 
 EXTRA, DOC, LOADED_AT, VERSION = "_extra", "_doc", "_loaded_at", "_version"
 

@@ -22,7 +22,6 @@ from tidemill_core.postgres import (
 from tidemill_core.postgres.write import create_schema
 
 from tidemill_ingest_api.errors import SchemaConflict, StoreBusy, StoreUnavailable
-from tidemill_ingest_api.query import Dialect, Select, where
 from tidemill_ingest_api.stores import _rows
 from tidemill_ingest_api.stores._base import (
     DOC,
@@ -36,6 +35,7 @@ from tidemill_ingest_api.stores._base import (
     TableSpec,
     Written,
 )
+from tidemill_ingest_api.stores.query import Dialect, Select, where
 
 if TYPE_CHECKING:
     import psycopg
@@ -312,7 +312,7 @@ class PostgresWriter:
     def _staged_schema(self) -> Any:
         import pyarrow as pa
 
-        from tidemill_ingest_api.arrow import arrow_type
+        from tidemill_ingest_api.records.arrow import arrow_type
 
         fields = [(name, arrow_type(type_)) for name, type_ in self._table.columns.items()]
         return pa.schema([*fields, (EXTRA, pa.string()), (DOC, pa.string())])

@@ -14,7 +14,6 @@ from typing import Any
 import orjson
 
 from tidemill_ingest_api.errors import SchemaConflict, StoreBusy, StoreUnavailable
-from tidemill_ingest_api.query import Dialect, Select, where
 from tidemill_ingest_api.stores import _rows
 from tidemill_ingest_api.stores._base import (
     DOC,
@@ -28,6 +27,7 @@ from tidemill_ingest_api.stores._base import (
     TableSpec,
     Written,
 )
+from tidemill_ingest_api.stores.query import Dialect, Select, where
 
 _STATE_DDL = """
 CREATE TABLE IF NOT EXISTS tidemill_ingest_streams (

@@ -15,9 +15,9 @@ import pytest
 
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import SchemaConflict, StoreBusy
-from tidemill_ingest_api.flatten import Row, compile_stream
-from tidemill_ingest_api.query import Filter, Select, apply_cursor, build_filter, parse_order, sign_cursor
+from tidemill_ingest_api.records.flatten import Row, compile_stream
 from tidemill_ingest_api.stores._base import Commit, PageState, Store, TableSpec
+from tidemill_ingest_api.stores.query import Filter, Select, apply_cursor, build_filter, parse_order, sign_cursor
 
 STREAM = StreamConfig(
     name="things",

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tidemill_ingest_api.client import Response
+from tidemill_ingest_api.fetching.client import Response
 
 
 @dataclass(slots=True)

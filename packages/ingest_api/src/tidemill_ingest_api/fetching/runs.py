@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from tidemill_core.lifecycle import StopToken
 
-from tidemill_ingest_api.client import Client
 from tidemill_ingest_api.config import SourceConfig
+from tidemill_ingest_api.fetching.client import Client
 from tidemill_ingest_api.sources import find_base_url
 from tidemill_ingest_api.stores import open_store
 from tidemill_ingest_api.stores._base import Store

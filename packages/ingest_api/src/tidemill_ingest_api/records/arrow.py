@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 
 from tidemill_ingest_api.config import StreamConfig
-from tidemill_ingest_api.kinds import KINDS
+from tidemill_ingest_api.records.kinds import KINDS
 
 _TYPES = {
     "string": pa.string(),

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from tidemill_ingest_api import cursors
-from tidemill_ingest_api.client import Client, shown
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
-from tidemill_ingest_api.flatten import compile_stream
-from tidemill_ingest_api.pages import read_pages
+from tidemill_ingest_api.fetching import cursors
+from tidemill_ingest_api.fetching.client import Client, shown
+from tidemill_ingest_api.fetching.pages import read_pages
+from tidemill_ingest_api.records.flatten import compile_stream
 
 _WIDER = {("int64", "float64"): "float64", ("date", "timestamp"): "timestamp"}
 

@@ -15,7 +15,7 @@ import orjson
 
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
-from tidemill_ingest_api.kinds import KINDS, without_nul
+from tidemill_ingest_api.records.kinds import KINDS, without_nul
 
 Row = tuple[Any, ...]
 Getter = Callable[[Mapping[str, Any]], Any]

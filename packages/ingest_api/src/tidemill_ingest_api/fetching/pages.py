@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from tidemill_ingest_api.client import NO_CONTENT, NOT_MODIFIED, Client, Response, shown
 from tidemill_ingest_api.config import CursorPaging, LinkHeaderPaging, SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import InvalidResponse, PagingLoop, UpstreamUnavailable
-from tidemill_ingest_api.flatten import dig
-from tidemill_ingest_api.paginate import PageContent, first_url, next_url, other_urls
+from tidemill_ingest_api.fetching.client import NO_CONTENT, NOT_MODIFIED, Client, Response, shown
+from tidemill_ingest_api.fetching.paginate import PageContent, first_url, next_url, other_urls
+from tidemill_ingest_api.records.flatten import dig
 from tidemill_ingest_api.stores._base import PageState
 
 

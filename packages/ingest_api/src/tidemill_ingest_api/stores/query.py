@@ -20,7 +20,7 @@ import orjson
 
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import BadQuery
-from tidemill_ingest_api.kinds import KINDS
+from tidemill_ingest_api.records.kinds import KINDS
 
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "like", "contains", "is"]
 COMPARISONS: Mapping[str, str] = {"eq": "=", "ne": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from tidemill_ingest_api import config
 from tidemill_ingest_api.errors import InvalidResponse
-from tidemill_ingest_api.flatten import dig
+from tidemill_ingest_api.records.flatten import dig
 
 _LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^",;=]+(?:=(?:"[^"]*"|[^",;]*))?)*)')
 _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from tidemill_ingest_api.config import StreamConfig
-from tidemill_ingest_api.kinds import KINDS
+from tidemill_ingest_api.records.kinds import KINDS
 
 
 def stored_text(value: Any) -> str | None:

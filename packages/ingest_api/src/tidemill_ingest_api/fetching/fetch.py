@@ -20,12 +20,13 @@ from tidemill_core.lifecycle import StopToken
 from tidemill_core.lineage_hooks import Column, announce_wrote
 from tidemill_core.telemetry import get_logger
 
-from tidemill_ingest_api import cursors, metrics
-from tidemill_ingest_api.client import Client, shown
+from tidemill_ingest_api import metrics
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
-from tidemill_ingest_api.flatten import Flattener, Row, compile_stream
-from tidemill_ingest_api.pages import Page, read_pages
+from tidemill_ingest_api.fetching import cursors
+from tidemill_ingest_api.fetching.client import Client, shown
+from tidemill_ingest_api.fetching.pages import Page, read_pages
+from tidemill_ingest_api.records.flatten import Flattener, Row, compile_stream
 from tidemill_ingest_api.stores._base import Commit, LoadStatus, PageState, Store, StreamState, TableSpec, Writer
 
 log = get_logger(__name__)
