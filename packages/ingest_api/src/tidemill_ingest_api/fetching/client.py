@@ -18,20 +18,19 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
-import orjson
 from tidemill_core.lifecycle import StopToken
 from tidemill_core.retry import Retry
 from tidemill_core.telemetry.redact import redact
 
 from tidemill_ingest_api import config, metrics
 from tidemill_ingest_api.errors import (
-    InvalidResponse,
     ResponseTooLarge,
     UntrustedUrl,
     UpstreamRefused,
     UpstreamThrottled,
     UpstreamUnavailable,
 )
+from tidemill_ingest_api.fetching.decode import decode_json
 
 if TYPE_CHECKING:
     import httpx
@@ -285,7 +284,7 @@ class Client:
         if status == 200:  # noqa: PLR2004  # the one status with a page in it
             if self._throttled and self._throttled.search(answer.body):
                 raise UpstreamThrottled(url, status, asked_s or reset_s)
-            return replace(answer, value=_decode(answer))
+            return replace(answer, value=decode_json(answer.body, answer.headers, url))
         is_quota = status == 403 and (asked_s is not None or reset_s is not None)  # noqa: PLR2004  # GitHub's way
         if status == 429 or is_quota:  # noqa: PLR2004  # too many requests
             raise UpstreamThrottled(url, status, asked_s if asked_s is not None else reset_s)
@@ -395,16 +394,6 @@ def _secret(auth: config.Auth) -> str:
             return auth.password.get_secret_value()
         case _:
             return ""
-
-
-def _decode(answer: Response) -> Any:
-    try:
-        return orjson.loads(answer.body)
-    except orjson.JSONDecodeError as error:
-        url = shown(answer.url)
-        if answer.body.lstrip()[:1] in {b"{", b"["}:  # JSON cut short: another try may bring the whole
-            raise UpstreamUnavailable(url, f"the JSON is cut short or broken: {error}") from None
-        raise InvalidResponse(url, f"the body is not JSON: {error}") from None
 
 
 def _is_number(text: str) -> bool:
