@@ -447,20 +447,6 @@ def test_any_sequence_of_states_converges(steps, tmp_path):
         assert sync(given_config, source=source, target=target).changed == 0
 
 
-def test_the_manifest_in_postgresql_is_shared(memory, folder, config, postgres_url):
-    fill(memory, FILES)
-    shared = config(manifest=postgres_url, commit_rows=2)
-
-    first = sync(shared, source=memory, target=folder, run_id="first")
-    memory.delete(["empty"])
-    second = sync(shared.model_copy(update={"prune": True}), source=memory, target=folder)
-    with open_manifest(postgres_url).lease(job_id(memory.url, folder.url)), pytest.raises(SyncBusy):
-        sync(shared, source=memory, target=folder)
-
-    assert (first.copied, second.skipped, second.deleted) == (4, 3, 1)
-    assert [run.state for run in current_runs(open_manifest(postgres_url), 5)] == ["done", "done"]
-
-
 @pytest.mark.parametrize("size", [1, 3, 5, 100])
 def test_a_stream_body_is_read_in_any_piece_size(size):
     from tidemill_sync.transfer import _Stream
