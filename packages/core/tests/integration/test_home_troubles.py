@@ -71,6 +71,21 @@ def test_a_home_broken_by_others_is_recognised_and_mended_as_the_message_says(
     assert 0 == mended.returncode, mended.stderr
 
 
+@pytest.mark.parametrize("in_the_way", ["history", "schedules"])
+def test_a_home_in_which_no_folder_can_be_made_is_one_line(tmp_path: Path, in_the_way: str) -> None:
+    home = tmp_path / "own"
+    home.mkdir()
+    (home / in_the_way).write_text("a file where Dagster wants a folder")
+
+    broken = tidemill(tmp_path, "dag", "run", "q.yaml", DAGSTER_HOME=str(home))
+    (home / in_the_way).unlink()
+    mended = tidemill(tmp_path, "dag", "run", "q.yaml", DAGSTER_HOME=str(home))
+
+    assert 3 == broken.returncode
+    assert f"the home {home} is no folder" in told(broken)
+    assert 0 == mended.returncode, mended.stderr
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of two megabytes."""

@@ -4,11 +4,14 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 from tidemill_core.errors import ConfigError, TidemillError, TransientError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_MISPLACED = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+"""What a folder that cannot be made says: only of paths in the home are these its own troubles."""
 _BROKEN_NAMES = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_SCHEMA", "SQLITE_ERROR")
 _FULL_NAMES = ("SQLITE_FULL", "SQLITE_IOERR")
 _CLOSED_NAMES = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")
@@ -100,7 +103,17 @@ def _of_system(error: BaseException) -> TidemillError | None:
         return DiskFull(f"{where} cannot be written: {error.strerror}; make room, then run again")
     if error.errno in _CLOSED and error.filename:
         return HomeClosed(f"{where}: {error.strerror}; is it a folder of yours? TIDEMILL_HOME names another one")
+    if error.errno in _MISPLACED and error.filename and _is_in_home(os.fsdecode(error.filename)):
+        return HomeClosed(
+            f"{where}: {error.strerror}; the home {_home()} is no folder in which folders can be made: "
+            "move away what is in the way, or set TIDEMILL_HOME (or DAGSTER_HOME) to a folder of your own"
+        )
     return None
+
+
+def _is_in_home(path: str) -> bool:
+    home = os.environ.get("DAGSTER_HOME")
+    return bool(home) and Path(path).absolute().is_relative_to(Path(home or "").absolute())
 
 
 def _of_dagster(error: BaseException) -> TidemillError | None:
