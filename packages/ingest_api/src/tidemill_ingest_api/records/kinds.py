@@ -10,12 +10,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 INT32 = 2**31
 INT64 = 2**63
+_SHOWN = 60
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,12 @@ def _string(value: Any) -> str:
 def _integer(bound: int) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
         if value.__class__ is not int:
-            if isinstance(value, str) or (isinstance(value, float) and value.is_integer()):
+            if isinstance(value, float) and abs(value) >= INT64:
+                # The parser gives integers beyond 64 bits as floats: their digits are lost, so none are shown.
+                raise ValueError(f"a number beyond 64 bits does not fit {bound.bit_length()} bits")
+            if isinstance(value, str):
+                value = _read(int, value, "an integer")
+            elif isinstance(value, float) and value.is_integer():
                 value = int(value)
             else:
                 raise TypeError(f"a {_name(value)} is not an integer")
@@ -70,7 +77,7 @@ def _float(value: Any) -> float:
     if value.__class__ is not float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise TypeError(f"a {_name(value)} is not a number")
-        value = float(value)
+        value = _read(float, value, "a number")
     if not math.isfinite(value):
         raise ValueError("NaN and infinity have no place in JSON")
     return float(value)
@@ -87,7 +94,7 @@ def _bool(value: Any) -> bool:
 def _timestamp(value: Any) -> datetime:
     if not isinstance(value, str):
         raise TypeError(f"a {_name(value)} is not a timestamp text; use epoch_s or epoch_ms for numbers")
-    moment = datetime.fromisoformat(value)
+    moment = _read(datetime.fromisoformat, value, "an ISO 8601 timestamp")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -95,8 +102,9 @@ def _epoch(unit: int) -> Callable[[Any], datetime]:
     def convert(value: Any) -> datetime:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise TypeError(f"a {_name(value)} is not a number")
+        seconds = _read(float, value, "a number") / unit
         try:
-            return datetime.fromtimestamp(float(value) / unit, UTC)
+            return datetime.fromtimestamp(seconds, UTC)
         except (OverflowError, OSError) as error:
             raise ValueError(f"{value} is no time") from error
 
@@ -106,7 +114,7 @@ def _epoch(unit: int) -> Callable[[Any], datetime]:
 def _date(value: Any) -> date:
     if not isinstance(value, str):
         raise TypeError(f"a {_name(value)} is not a date")
-    return date.fromisoformat(value[:10])
+    return _read(date.fromisoformat, value[:10], "a date (YYYY-MM-DD)")
 
 
 def _json(value: Any) -> str:
@@ -125,6 +133,16 @@ def without_nul(value: Any) -> Any:
     if isinstance(value, dict):
         return {without_nul(key): without_nul(each) for key, each in value.items()}
     return value
+
+
+def _read(parse: Callable[[Any], T], value: Any, what: str) -> T:
+    """Parse, and say in the reader's words what was expected."""
+    try:
+        return parse(value)
+    except (ValueError, OverflowError):
+        shown = str(value)
+        shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+        raise ValueError(f"{shown!r} is not {what}") from None
 
 
 def _name(value: Any) -> str:
