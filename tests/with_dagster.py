@@ -50,7 +50,7 @@ def version_of(wanted: str) -> str:
     """The lowest version that core allows, or the one that was named."""
     if wanted != "lowest":
         return wanted
-    declared = tomllib.loads((CORE / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = tomllib.loads((CORE / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dagster"]
     return next(found[1] for each in declared if (found := re.fullmatch(r"dagster>=([\d.]+),<.*", each)))
 
 
