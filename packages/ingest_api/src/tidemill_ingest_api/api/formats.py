@@ -7,9 +7,8 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import orjson
-
 from tidemill_ingest_api.config import StreamConfig
+from tidemill_ingest_api.records import exact
 
 MEDIA_TYPES = {
     "json": "application/json",
@@ -26,8 +25,8 @@ def project(docs: Iterable[bytes], columns: Sequence[str] | None) -> Iterator[by
         yield from docs
         return
     for doc in docs:
-        record = orjson.loads(doc)
-        yield orjson.dumps({name: record.get(name) for name in columns})
+        record = exact.loads(doc)
+        yield exact.dumps({name: record.get(name) for name in columns})
 
 
 def json_page(docs: Sequence[bytes], following: str) -> bytes:
@@ -48,7 +47,7 @@ def csv_rows(docs: Iterable[bytes], columns: Sequence[str], *, has_header: bool,
     if has_header:
         writer.writerow(columns)
     for doc in docs:
-        record = orjson.loads(doc)
+        record = exact.loads(doc)
         writer.writerow([_cell(record.get(name), is_guarded=is_guarded) for name in columns])
     return out.getvalue().encode()
 
@@ -62,7 +61,7 @@ def arrow_stream(stream: StreamConfig, docs: Iterable[bytes], columns: Sequence[
     schema = schema_of(stream, columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(to_batch(stream, [orjson.loads(doc) for doc in docs], columns))
+        writer.write_batch(to_batch(stream, [exact.loads(doc) for doc in docs], columns))
     return bytes(sink.getvalue())
 
 
@@ -72,7 +71,7 @@ def _cell(value: Any, *, is_guarded: bool) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list):
-        return orjson.dumps(value).decode()
+        return exact.dumps(value).decode()
     if is_guarded and isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return "'" + value
     return value

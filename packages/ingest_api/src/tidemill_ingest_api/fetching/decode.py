@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from tidemill_ingest_api.errors import InvalidResponse, UpstreamUnavailable
+from tidemill_ingest_api.records import exact
 
 _UTF8 = "utf-8"
 # Only plain character sets: codecs such as punycode or unicode_escape are no encoding of an answer.
@@ -35,9 +36,13 @@ def decode_json(body: bytes, headers: Mapping[str, str], url: str) -> Any:
         body = _as_utf8(body, charset, url)
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        return orjson.loads(body)
+        return exact.loads(body)
     except orjson.JSONDecodeError as error:
         raise _fault(body, error, url) from None
+    except RecursionError:
+        raise InvalidResponse(url, "the JSON is nested too deep for a body with numbers beyond 64 bits") from None
+    except ValueError:
+        raise InvalidResponse(url, "a number has more digits than can be read exactly (4,300)") from None
 
 
 def _charset(content_type: str, url: str) -> str:

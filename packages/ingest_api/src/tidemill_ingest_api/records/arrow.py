@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from tidemill_ingest_api.config import StreamConfig
+from tidemill_ingest_api.records import exact
 from tidemill_ingest_api.records.kinds import KINDS
 
 _TYPES = {
@@ -41,7 +41,7 @@ def to_batch(stream: StreamConfig, records: Sequence[Mapping[str, Any]], columns
         kind = KINDS[stream.fields[name].type]
         values = [record.get(name) for record in records]
         if kind.arrow == "json":
-            values = [None if value is None else orjson.dumps(value).decode() for value in values]
+            values = [None if value is None else exact.dumps(value).decode() for value in values]
         elif kind.arrow in {"timestamp", "date"}:
             values = [None if value is None else kind.parse(value) for value in values]
         arrays.append(pa.array(values, field.type))

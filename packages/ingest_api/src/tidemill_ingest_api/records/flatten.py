@@ -15,6 +15,7 @@ import orjson
 
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
+from tidemill_ingest_api.records import exact
 from tidemill_ingest_api.records.kinds import KINDS, without_nul
 
 Row = tuple[Any, ...]
@@ -145,9 +146,9 @@ def _extra(stream: StreamConfig, paths: list[tuple[str, ...]]) -> Callable[[dict
             return None
         if stream.on_unknown == "fail":
             raise RecordRejected(stream.name, ", ".join(sorted(rest)), "no such field is declared (on_unknown: fail)")
-        text = orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)
+        text = exact.dumps(rest, sort_keys=True)
         if b"\\u0000" in text:
-            text = orjson.dumps(without_nul(rest), option=orjson.OPT_SORT_KEYS)
+            text = exact.dumps(without_nul(rest), sort_keys=True)
         return text.decode()
 
     return extra_of

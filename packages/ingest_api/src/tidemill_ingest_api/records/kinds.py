@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
-import orjson
+from tidemill_ingest_api.records import exact
 
 INT32 = 2**31
 INT64 = 2**63
@@ -118,7 +118,7 @@ def _date(value: Any) -> date:
 
 
 def _json(value: Any) -> str:
-    text = orjson.dumps(value).decode()
+    text = exact.dumps(value).decode()
     if "\\u0000" in text and without_nul(value) != value:
         raise ValueError("text inside holds a NUL character, which PostgreSQL cannot store")
     return text
