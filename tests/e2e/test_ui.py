@@ -67,9 +67,7 @@ def test_the_ui_shows_groups_kinds_rows_columns_and_green_checks(ui) -> None:
         for check in each["assetChecksOrError"].get("checks", [])
         if check["executionForLatestMaterialization"]
     ]
-    assert {"ingest_api", "stream", "loader", "lineage", "sync", "deploy"} == {
-        each["groupName"] for each in made.values()
-    }
+    assert {"raw", "events", "warehouse", "mart", "lake", "lineage"} == {each["groupName"] for each in made.values()}
     assert {"polars", "parquet"} == set(made["mart/delay_by_weather"]["kinds"])
     assert {"dagster/row_count", "dagster/column_schema", "dagster/column_lineage", "plot"} <= entries[
         "mart/delay_by_weather"
