@@ -258,7 +258,7 @@ class FileStore:
         except FileNotFoundError:
             return  # a delete pruned what we had just made; the caller finds no folder and tries again
         except (FileExistsError, NotADirectoryError) as error:
-            if not any(part.exists() and not part.is_dir() for part in (path.parent, *path.parent.parents)):
+            if not any(_is_no_folder(part) for part in (path.parent, *path.parent.parents)):
                 return  # pruned between mkdir's "it exists" and its look at what it is
             raise KeyRefused(self.url, key, "a part of its path is an object already") from error
         except OSError as error:
@@ -289,7 +289,7 @@ class FileStore:
 
         Plain writers share the folder's lock; a compare-and-swap holds it alone between its check and its move.
         """
-        for _ in range(8):  # a concurrent delete may prune the folder just made
+        for _ in range(64):  # a concurrent delete may prune the folder just made
             self._make_parents(path, key)
             with suppress(FileNotFoundError), _locked(path.parent, exclusive=if_match is not None):
                 if if_match is not None and self._etag_of(path) != if_match:
@@ -349,6 +349,14 @@ def _locked(folder: Path, *, exclusive: bool) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Tell whether something else than a folder is there, by one look: between two a delete may prune it."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 - its mode, not a second question
+    except OSError:
+        return False
 
 
 def _etag(status: os.stat_result) -> str:
