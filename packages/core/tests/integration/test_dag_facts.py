@@ -186,6 +186,28 @@ def test_the_command_runs_a_range_and_says_where_it_stopped(tmp_path: Path) -> N
     assert "stopped after 2 of 5 partitions; --partition-range 2024-01-02...2024-01-05" in ranged.stderr
 
 
+def test_a_range_that_another_run_keeps_out_is_not_called_done(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "name: p\noverlap: skip\npartitions: {type: static, keys: [a, b]}\n"
+        "tasks: [{name: t, run: 'touch begun; while ! test -e go; do sleep 0.05; done'}]\n"
+    )
+    env = {**os.environ, "TIDEMILL_HOME": str(tmp_path / "home")}
+    env.pop("DAGSTER_HOME", None)
+    command = [PROGRAM, "dag", "run", "p.yaml"]
+    first = subprocess.Popen([*command, "--partition", "a"], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
+    assert wait_until((tmp_path / "begun").exists, 120)
+
+    ranged = subprocess.run(
+        [*command, "--partition-range", "a...b"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    )
+    (tmp_path / "go").touch()
+
+    assert 0 == first.wait(120)
+    assert 75 == ranged.returncode, ranged.stderr
+    assert "DAG 'p' is skipped" in ranged.stdout
+    assert "stopped after 0 of 2 partitions; --partition-range a...b" in ranged.stderr
+
+
 def is_running(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     try:
@@ -232,3 +254,11 @@ def test_all_that_a_command_prints_is_copied_in_order(tmp_path: Path, capsys: py
     run_command(command("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i + 1)); done; printf é", tmp_path))
 
     assert [f"[t] line {number}" for number in range(20_000)] + ["[t] é"] == capsys.readouterr().out.splitlines()
+
+
+def test_a_long_line_without_end_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "import sys; sys.stdout.write('x' * 30_000_000 + chr(10) + 'y')"
+
+    run_command(Command(task="t", run=[sys.executable, "-c", line], env={}, cwd=tmp_path))
+
+    assert ["[t] " + "x" * 30_000_000, "[t] y"] == capsys.readouterr().out.splitlines()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import dagster
 
     from tidemill_core.config import ConfigFault
+    from tidemill_core.dag.errors import RunSkipped
     from tidemill_core.dag.load import LoadedDag
     from tidemill_core.dag.report import RunView
     from tidemill_core.defs.dag.request import RunRequest
@@ -165,6 +166,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     partitions = _partitions(found, request, partition_range)
     watcher = (LiveWatcher if watch and sys.stderr.isatty() else PlainWatcher)(real_stderr())
     ended: list[RunView] = []
+    skipped: RunSkipped | None = None
     try:
         with open_instance(ephemeral=ephemeral) as instance:
             gc.freeze()
@@ -173,19 +175,30 @@ def run(  # noqa: PLR0913 - one parameter per option
                 ended.append(start_dag(found, request, instance, watcher=watcher))
             else:
                 ended += start_range(found, request, partitions, instance, watcher=watcher)
-    except RunSkipped as skipped:
-        click.echo(
-            json.dumps({"dag": skipped.dag, "state": "skipped", "reason": skipped.reason}) if as_json else skipped
-        )
-        return 0
+    except RunSkipped as error:
+        skipped = error
     finally:
         watcher.close()
+    return _end(ended, skipped, partitions, as_json=as_json)
+
+
+def _end(ended: list[RunView], skipped: RunSkipped | None, partitions: list[str] | None, *, as_json: bool) -> int:
+    """Print how runs ended, what was skipped and what of a range is left; return the exit code."""
+    from tidemill_core.errors import ExitCode
+
     for each in ended:
         _print_end(each, as_json=as_json)
-    if partitions is not None and len(ended) < len(partitions):
-        rest = f"{partitions[len(ended) - 1]}...{partitions[-1]}"
+    if skipped is not None:
+        facts = {"dag": skipped.dag, "state": "skipped", "reason": skipped.reason}
+        click.echo(json.dumps(facts) if as_json else skipped)
+    # A failed partition is to be run again; one that was skipped has not been run.
+    done = sum(each.state == "done" for each in ended)
+    if partitions is not None and done < len(partitions):
+        rest = f"{partitions[done]}...{partitions[-1]}"
         click.echo(f"stopped after {len(ended)} of {len(partitions)} partitions; --partition-range {rest}", err=True)
-    return exit_code(ended[-1])
+    if skipped is None:
+        return exit_code(ended[-1])
+    return ExitCode.DONE if partitions is None else ExitCode.TEMPORARY
 
 
 def _partitions(found: LoadedDag, request: RunRequest, range_: str | None) -> list[str] | None:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -63,17 +63,18 @@ def run_command(command: Command) -> dict[str, Any]:
         outputs = Path(folder) / "outputs"
         process = _start(command, outputs)
         assert process.stdout is not None
-        printed = _Printed(command.task, process.stdout)
         _GROUPS.add(process.pid)
-        with WARDEN.watching(process.pid):
-            try:
-                code = _wait(process, command, printed)
-            except BaseException:  # undone whatever it was, and raised again
-                stop_group(process, command.grace_s)
-                raise
-            finally:
-                printed.close()
-                _GROUPS.discard(process.pid)
+        printed = _Printed(command.task, process.stdout)
+        try:
+            WARDEN.watch(process.pid)
+            code = _wait(process, command, printed)
+        except BaseException:  # undone whatever it was, and raised again
+            stop_group(process, command.grace_s)
+            raise
+        finally:
+            printed.close()
+            WARDEN.forget(process.pid)
+            _GROUPS.discard(process.pid)
         tail = printed.tail
         if code == ExitCode.TEMPORARY:
             raise TaskTemporarilyFailed(command.task, f"exit code {code}; {tail[-1] if tail else 'no output'}")
@@ -130,7 +131,7 @@ class _Printed:
 
     def __init__(self, task: str, stream: IO[bytes]) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._task, self._stream, self._rest = task, stream, b""
+        self._task, self._stream, self._rest = task, stream, bytearray()
         self._selector = selectors.DefaultSelector()
         self._selector.register(stream, selectors.EVENT_READ)
 
@@ -139,8 +140,12 @@ class _Printed:
         if not self._selector.select(wait_s):
             return True
         data = os.read(self._stream.fileno(), _CHUNK)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._write(lines)
+        before, found, after = data.rpartition(b"\n")
+        if found:
+            self._write((self._rest + before).split(b"\n"))
+            self._rest = bytearray(after)
+        else:  # only appended to: a long line must not be copied again with every piece of it
+            self._rest += after
         return bool(data)
 
     def close(self) -> None:
@@ -154,7 +159,7 @@ class _Printed:
         self._stream.close()
         sys.stdout.flush()
 
-    def _write(self, lines: Sequence[bytes]) -> None:
+    def _write(self, lines: Sequence[bytes | bytearray]) -> None:
         texts = [line.decode("utf-8", "replace") for line in lines]
         self.tail.extend(texts)
         if texts:
@@ -172,14 +177,13 @@ class _Warden:
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
 
-    @contextlib.contextmanager
-    def watching(self, group: int) -> Iterator[None]:
-        """Have a process group ended if this process is killed inside the block."""
+    def watch(self, group: int) -> None:
+        """Have a process group ended if this process is killed from now on."""
         self._tell(f"+{group}\n")
-        try:
-            yield
-        finally:
-            self._tell(f"-{group}\n")
+
+    def forget(self, group: int) -> None:
+        """Leave alone a process group that has ended; its number may become another's."""
+        self._tell(f"-{group}\n")
 
     def _tell(self, line: str) -> None:
         with self._lock, contextlib.suppress(OSError):  # without a warden commands still run

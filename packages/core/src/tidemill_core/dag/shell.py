@@ -39,8 +39,9 @@ class Reference:
 
 def shell_references(line: str) -> Iterator[Reference]:
     """Find every reference of a shell line, with what it stands in."""
-    contexts = _contexts(line)
-    for match in REFERENCE.finditer(line):
+    matches = list(REFERENCE.finditer(line))
+    contexts = _contexts(line) if matches else []
+    for match in matches:
         yield Reference(
             start=match.start(),
             end=match.end(),

@@ -309,7 +309,7 @@ def _in_our_words(url: str) -> Iterator[None]:
         yield
     except (StorageError, ConfigError):
         raise
-    except Exception as error:
+    except Exception as error:  # botocore's errors share no base class; what is none of them is raised again
         if not type(error).__module__.startswith("botocore"):
             raise
         raise _ours(url, error) from error

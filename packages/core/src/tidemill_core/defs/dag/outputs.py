@@ -183,8 +183,8 @@ def no_run_alike(tasks: Sequence[str], alike: Alike) -> str:
     partition = f" and partition {alike.partition!r}" if alike.partition else ""
     names = ", ".join(map(repr, tasks))
     return (
-        f"this run leaves out {names}, and no finished run of DAG {alike.dag!r} with the same "
-        f"parameters{partition} has their outputs; run them too, or name a run with --outputs-from"
+        f"this run leaves out {names}, and no finished run of DAG {alike.dag!r} (of the newest {_SEARCHED_RUNS}) "
+        f"with the same parameters{partition} has their outputs; run them too, or name a run with --outputs-from"
     )
 
 

@@ -81,7 +81,7 @@ class PostgresLock:
             if self._ask(_IS_MINE, {"key": self._key}):
                 return True
         except PostgresUnavailable:
-            pass
+            pass  # the connection is lost, which says nothing about the lock: below it is taken again, or not
         if not self._is_signed:
             return False
         self.release()

@@ -79,7 +79,7 @@ def selected_steps(dag: LoadedDag, request: RunRequest) -> set[str] | None:
 def check_words(dag: LoadedDag, request: RunRequest) -> None:
     """Refuse parameters that need quoting where a command cannot quote them, before anything runs."""
     given = typed_params(dag, request.params)
-    for step in steps(dag.spec):
+    for step in steps(dag.spec) if given else ():
         line = step.task.run
         for reference in shell_references(line) if isinstance(line, str) else ():
             scope, name = reference.parts[0], reference.parts[1]
