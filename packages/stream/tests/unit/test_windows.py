@@ -145,3 +145,18 @@ def test_a_record_of_a_flushed_window_is_late():
     assert not state.add(4, (), value(1))
     assert state.add(11, (), value(1))
     assert [w.start_us for w in state.flush()] == [10]
+
+
+@given(grace=st.integers(0, 20), offset=st.integers(-9, 9), time=st.integers(-40, 40), later=st.integers(-60, 60))
+def test_a_flush_leaves_no_window_that_a_later_record_could_open_again(grace, offset, time, later):
+    state = FixedWindows(make_reducer(AGGS), size_us=10, hop_us=10, grace_us=grace, offset_us=offset)
+    state.add(time, ("a",), value(1))
+
+    (flushed,) = state.flush()
+    is_counted = state.add(later, ("a",), value(2))
+    again = state.flush()
+
+    assert (flushed.start_us - offset) % 10 == 0
+    assert flushed.start_us <= time < flushed.end_us == flushed.start_us + 10
+    assert is_counted is (later >= flushed.end_us)
+    assert [each.start_us for each in again] == [later - (later - offset) % 10 for _ in range(is_counted)]
