@@ -14,6 +14,7 @@ from tidemill_core.defs._dagster import (
     StepFailureData,
 )
 from tidemill_core.defs.executor import steps
+from tidemill_core.defs.executor.deadlines import Due
 from tidemill_core.defs.executor.pools import PoolClaims
 from tidemill_core.defs.executor.scheduler import Scheduler
 from tidemill_core.defs.executor.steps import Ended, Message, Messages, Prints, RunningStep
@@ -41,6 +42,7 @@ class ThreadLoop:
         self, executor: Any, job_context: PlanExecutionContext, scheduler: Scheduler, pools: PoolClaims
     ) -> None:
         self.executor, self.job_context, self.scheduler, self.pools = executor, job_context, scheduler, pools
+        self.deadlines = scheduler.deadlines
         self.running: dict[str, RunningStep] = {}
         self.messages: Messages = SimpleQueue()
         self.is_stopping = False
@@ -92,6 +94,7 @@ class ThreadLoop:
         running = RunningStep(step.key, context, float(limit) if limit else None)
         running.output = steps.step_output(self.job_context, context, running, self.messages)
         self.running[step.key] = running
+        self.deadlines.begin(step.key, now=time.monotonic(), timeout_s=running.timeout_s)
         steps.start(running, self.messages)
 
     def _receive(self) -> Iterator[tuple[RunningStep, Message]]:
@@ -110,12 +113,10 @@ class ThreadLoop:
             waits.append(retry_at - time.time())
         if claim_s is not None:
             waits.append(claim_s)
-        now = time.monotonic()
-        # A thread that shares something is outside of it for moments only: look often.
-        waits += [max(each.raise_at - now, RAISE_AGAIN_S) for each in self.running.values() if each.is_to_be_stopped]
-        waits += [
-            each.started + each.timeout_s - now for each in self.running.values() if each.timeout_s and not each.reason
-        ]
+        due_at = self.deadlines.next_at()
+        if due_at is not None:
+            # A thread that shares something is outside of it for moments only: look often.
+            waits.append(max(due_at - time.monotonic(), RAISE_AGAIN_S))
         return max(0.005, min(waits))
 
     def _is_due(self) -> bool:
@@ -136,9 +137,7 @@ class ThreadLoop:
             else:
                 self.scheduler.handle_event(message)
             return
-        del self.running[running.key]
-        if running.retry is not None:
-            self.scheduler.handle_event(running.retry)
+        self._forget(running)
         if message.error is not None and self.scheduler.is_in_flight(running.key):
             event = self.executor.log_failure_or_retry_event_after_error(
                 self.job_context.for_step(running.context.step), message.error, self.scheduler.get_known_state()
@@ -150,27 +149,40 @@ class ThreadLoop:
         self.scheduler.verify_complete(self.job_context, running.key)
 
     def _watch_clock(self) -> Iterator[DagsterEvent]:
-        for running in list(self.running.values()):
-            if running.is_late and running.timeout_s is not None:
-                running.ask_to_stop(steps.timed_out(running.key, running.timeout_s), grace_s=ASK_S)
-                running.give_up_at = running.raise_at + min(self.executor.stop_grace_s, TIMEOUT_GRACE_S)
-            now = time.monotonic()
-            if running.reason is not None and not running.is_raised and now >= running.raise_at:
-                running.stop.is_overdue = True
-                running.is_raised = running.stop.is_delivered or steps.raise_in(running.thread, running.reason)
-            if running.give_up_at is not None and now > running.give_up_at:
+        for key, what in self.deadlines.due(time.monotonic()):
+            running = self.running[key]
+            if what is Due.ASK:
+                self._time_out(running)
+            elif what is Due.LEAVE:
                 yield from self._abandon(running)
+            elif running.make_stop():
+                self.deadlines.raised(key)
+
+    def _time_out(self, running: RunningStep) -> None:
+        assert running.timeout_s is not None
+        grace_s = min(self.executor.stop_grace_s, TIMEOUT_GRACE_S)
+        patience_s = self._patience_s(running)
+        self.deadlines.ask(running.key, now=time.monotonic(), patience_s=patience_s, leave_s=patience_s + grace_s)
+        running.ask_to_stop(steps.timed_out(running.key, running.timeout_s))
+
+    def _patience_s(self, running: RunningStep) -> float:
+        """Only a step that has looked for its token gets time before the exception."""
+        return ASK_S if running.stop.is_watched else 0.0
+
+    def _forget(self, running: RunningStep) -> None:
+        del self.running[running.key]
+        self.deadlines.end(running.key)
+        if running.retry is not None:
+            self.scheduler.handle_event(running.retry)
 
     def _abandon(self, running: RunningStep) -> Iterator[DagsterEvent]:
         """Fail a step whose thread does not stop; whatever it still logs is dropped."""
         running.is_abandoned = True
         running.context.log.disabled = True
-        del self.running[running.key]
-        if running.retry is not None:
-            self.scheduler.handle_event(running.retry)
+        self._forget(running)
         if not self.scheduler.is_in_flight(running.key):
             return  # it has ended; only a hook of it hangs
-        reason = running.reason() if running.reason else DagsterExecutionInterruptedError()
+        reason = running.reason()
         error = SerializableErrorInfo(
             message=f"{type(reason).__name__}: {reason}; its thread did not stop and was left behind\n",
             stack=[],
@@ -193,9 +205,11 @@ class ThreadLoop:
                 EngineEventData.interrupted(list(self.running)),
             )
         self.scheduler.mark_interrupted()
+        leave_s = self.executor.stop_grace_s if is_first else 0.0
         for running in self.running.values():
-            running.ask_to_stop(DagsterExecutionInterruptedError, grace_s=ASK_S if is_first else 0.0)
-            running.give_up_at = time.monotonic() + (self.executor.stop_grace_s if is_first else 0)
+            patience_s = self._patience_s(running) if is_first else 0.0
+            if self.deadlines.ask(running.key, now=time.monotonic(), patience_s=patience_s, leave_s=leave_s):
+                running.ask_to_stop(DagsterExecutionInterruptedError)
 
     def _reap(self) -> Iterator[DagsterEvent]:
         """Notice threads that ended without a word (stopped in their very last instruction)."""

@@ -1,4 +1,4 @@
-"""What is ready, skipped, held, retried, and over: Dagster's bookkeeping, settled; no threads here.
+"""What is ready, skipped, held, retried, late, and over: Dagster's bookkeeping, settled; no threads here.
 
 Dagster decides about a step when it is asked, and moves one link of a chain at a time. Here the
 plan is settled after every event: skips, held steps and new steps of a fan-out are followed until
@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from tidemill_core.defs._dagster import ActiveExecution, DagsterEvent, ExecutionPlan
+from tidemill_core.defs.executor.deadlines import Deadlines
 from tidemill_core.defs.executor.triggers import TRIGGER_TAG, Decision, Needed, decide
 from tidemill_core.errors import TidemillError
 
@@ -38,6 +39,7 @@ class Scheduler(ActiveExecution):
         self, execution_plan: ExecutionPlan, *, clock: Callable[[], float] = time.time, **options: Any
     ) -> None:
         self._clock = clock
+        self.deadlines = Deadlines()
         self._users: dict[str, set[str]] = defaultdict(set)
         self._planned: dict[str, int] = {}
         self._fans: dict[str, frozenset[str]] = {}

@@ -54,41 +54,24 @@ class RunningStep:
     context: StepExecutionContext
     timeout_s: float | None
     output: StepOutput | None = None
-    started: float = field(default_factory=time.monotonic)
     thread: threading.Thread | None = None
     stop: StopToken = field(default_factory=StopToken)
-    reason: type[BaseException] | None = None
+    reason: type[BaseException] = DagsterExecutionInterruptedError
     """Raised in the thread, once it is time to stop."""
-    raise_at: float = 0.0
-    """When, if the step does not stop by itself after it was asked."""
-    is_raised: bool = False
     retry: DagsterEvent | None = None
     """It is to be tried again, as soon as this try has ended."""
-    give_up_at: float | None = None
     is_abandoned: bool = False
 
-    @property
-    def is_late(self) -> bool:
-        """Whether it is past its timeout, and was not asked to stop yet."""
-        return self.reason is None and self.timeout_s is not None and time.monotonic() > self.started + self.timeout_s
+    def ask_to_stop(self, reason: type[BaseException]) -> None:
+        """Set the step's stop token; `reason` is raised by the token, or in the thread."""
+        self.reason = reason
+        error = reason()
+        self.stop.set(str(error) or "the run was stopped", error=error)
 
-    @property
-    def is_to_be_stopped(self) -> bool:
-        """Whether it was asked to stop, and the exception that makes it was not raised yet."""
-        return self.reason is not None and not self.is_raised
-
-    def ask_to_stop(self, reason: type[BaseException], *, grace_s: float) -> None:
-        """Set the step's stop token; only a step that has looked for it gets time before the exception.
-
-        Args:
-            reason: Raised in the thread, or by the token.
-            grace_s: Seconds that a step which has asked for its token may take.
-        """
-        if self.reason is None:
-            self.reason = reason
-            self.raise_at = time.monotonic() + (grace_s if self.stop.is_watched else 0.0)
-            error = reason()
-            self.stop.set(str(error) or "the run was stopped", error=error)
+    def make_stop(self) -> bool:
+        """Raise the reason in the thread; False while it must not be disturbed."""
+        self.stop.is_overdue = True
+        return self.stop.is_delivered or raise_in(self.thread, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
