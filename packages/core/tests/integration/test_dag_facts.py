@@ -42,6 +42,32 @@ def slow():
         time.sleep(0.05)
 """
 
+FLAKY = """
+from pathlib import Path
+import dagster as dg
+from tidemill_core import errors
+from tidemill_core.dag.errors import TaskTimedOut
+from tidemill_core.defs import dagster_errors
+
+class Flaky(dg.Component, dg.Model, dg.Resolvable):
+    '''One asset that fails of one error after another, as a file lists them.'''
+
+    errors: str
+
+    def build_defs(self, context):
+        @dg.asset
+        def flaky():
+            file = Path(self.errors)
+            name, *rest = file.read_text().split()
+            file.write_text("\\n".join(rest))
+            with dagster_errors(delay_s=0):
+                if name == "Caused":
+                    raise errors.ConfigError("wrong") from TaskTimedOut("a", 1)
+                raise getattr(errors, name)("no")
+
+        return dg.Definitions(assets=[flaky])
+"""
+
 
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
@@ -86,6 +112,42 @@ def test_only_a_last_error_that_may_pass_is_temporary(
 
     assert ("failed", is_temporary) == (run.state, run.is_temporary), run
     assert "failed" == run.tasks[0].state
+
+
+@pytest.mark.parametrize("executor", ["threads", "in_process", "multiprocess"])
+@pytest.mark.parametrize(
+    ("errors", "is_temporary"),
+    [
+        (["TransientError"] * 4, True),
+        (["TransientError", "PermanentError"], False),
+        (["PermanentError"], False),
+        # That its cause was temporary says nothing about the error that ended the step.
+        (["Caused"], False),
+        (["StorageError"], False),
+    ],
+)
+def test_what_a_component_failed_of_is_recorded(
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    executor: str,
+    errors: list[str],
+    is_temporary: bool,
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "flaky_component", raising=False)
+    (tmp_path / "flaky_component.py").write_text(FLAKY)
+    (tmp_path / "errors.txt").write_text("\n".join(errors))
+    task = {"name": "a", "use": "flaky_component.Flaky", "with": {"errors": str(tmp_path / "errors.txt")}}
+    spec = DagSpec.model_validate({"name": "flaky", "executor": executor, "tasks": [task]})
+    (tmp_path / "flaky.json").write_text(spec.model_dump_json(by_alias=True, exclude_defaults=True))
+    (found,) = load_dags(tmp_path / "flaky.json")
+
+    run = start(found, instance)
+
+    assert ("failed", is_temporary) == (run.state, run.is_temporary), run
+    assert len(errors) == run.tasks[0].tries
+    assert [] == (tmp_path / "errors.txt").read_text().split()
 
 
 def test_a_step_that_timed_out_by_rule_is_temporary(instance: dg.DagsterInstance, tmp_path: Path) -> None:

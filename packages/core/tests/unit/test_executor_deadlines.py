@@ -19,8 +19,8 @@ def deadlines() -> Deadlines:
 
 
 def test_a_step_is_late_after_its_timeout_and_not_at_it(deadlines: Deadlines):
-    assert due(deadlines, 10) == {}
-    assert due(deadlines, 10.5) == {"slow": Due.ASK}
+    assert {} == due(deadlines, 10)
+    assert {"slow": Due.ASK} == due(deadlines, 10.5)
 
 
 def test_a_step_without_a_timeout_is_never_late(deadlines: Deadlines):
@@ -28,22 +28,22 @@ def test_a_step_without_a_timeout_is_never_late(deadlines: Deadlines):
 
 
 def test_lateness_is_told_until_the_step_is_asked(deadlines: Deadlines):
-    assert due(deadlines, 11) == due(deadlines, 12) == {"slow": Due.ASK}
+    assert {"slow": Due.ASK} == due(deadlines, 11) == due(deadlines, 12)
     deadlines.ask("slow", now=12, patience_s=5, leave_s=20)
-    assert due(deadlines, 12) == {}
+    assert {} == due(deadlines, 12)
 
 
 def test_an_exception_is_due_at_the_end_of_its_patience(deadlines: Deadlines):
     deadlines.ask("slow", now=12, patience_s=5, leave_s=20)
-    assert due(deadlines, 16.9) == {}
-    assert due(deadlines, 17) == {"slow": Due.RAISE}
+    assert {} == due(deadlines, 16.9)
+    assert {"slow": Due.RAISE} == due(deadlines, 17)
 
 
 def test_an_exception_that_could_not_be_raised_stays_due(deadlines: Deadlines):
     deadlines.ask("slow", now=12, patience_s=0, leave_s=20)
-    assert due(deadlines, 12) == due(deadlines, 13) == {"slow": Due.RAISE}
+    assert {"slow": Due.RAISE} == due(deadlines, 12) == due(deadlines, 13)
     deadlines.raised("slow")
-    assert due(deadlines, 14) == {}
+    assert {} == due(deadlines, 14)
 
 
 @pytest.mark.parametrize("is_raised", [False, True])
@@ -51,34 +51,34 @@ def test_a_step_that_does_not_stop_is_left_behind(deadlines: Deadlines, *, is_ra
     deadlines.ask("slow", now=12, patience_s=0, leave_s=20)
     if is_raised:
         deadlines.raised("slow")
-    assert due(deadlines, 32.1) == {"slow": Due.LEAVE}
+    assert {"slow": Due.LEAVE} == due(deadlines, 32.1)
 
 
 def test_an_interrupt_does_not_lengthen_the_life_of_a_late_step(deadlines: Deadlines):
     deadlines.ask("slow", now=12, patience_s=0, leave_s=5)
     is_first = deadlines.ask("slow", now=13, patience_s=5, leave_s=30)
     assert not is_first
-    assert due(deadlines, 17.1) == {"slow": Due.LEAVE}
+    assert {"slow": Due.LEAVE} == due(deadlines, 17.1)
 
 
 def test_a_second_interrupt_leaves_a_step_at_once(deadlines: Deadlines):
     assert deadlines.ask("free", now=1, patience_s=5, leave_s=30)
     assert not deadlines.ask("free", now=2, patience_s=0, leave_s=0)
-    assert due(deadlines, 2.1) == {"free": Due.LEAVE}
+    assert {"free": Due.LEAVE} == due(deadlines, 2.1)
 
 
 def test_a_step_that_ended_is_due_for_nothing(deadlines: Deadlines):
     deadlines.end("slow")
     deadlines.end("never begun")
-    assert due(deadlines, 99) == {}
+    assert {} == due(deadlines, 99)
 
 
 def test_a_next_try_begins_with_a_whole_timeout(deadlines: Deadlines):
     deadlines.ask("slow", now=12, patience_s=0, leave_s=1)
     deadlines.end("slow")
     deadlines.begin("slow", now=20, timeout_s=10)
-    assert due(deadlines, 29) == {}
-    assert due(deadlines, 30.5) == {"slow": Due.ASK}
+    assert {} == due(deadlines, 29)
+    assert {"slow": Due.ASK} == due(deadlines, 30.5)
 
 
 def test_nothing_is_ahead_of_steps_without_deadlines():
@@ -143,7 +143,7 @@ def test_what_is_due_follows_from_the_history(story: list):
             deadlines.raised(key)
         history.note(now, what, key, extra)
         for later in range(8):
-            assert due(deadlines, now + later) == history.due(now + later)
+            assert history.due(now + later) == due(deadlines, now + later)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), EVENTS), max_size=30))
@@ -166,5 +166,5 @@ def test_nothing_becomes_due_before_the_next_moment(story: list):
     moment = float(now)
     known = due(deadlines, now)
     while moment < until:
-        assert due(deadlines, moment) == known
+        assert known == due(deadlines, moment)
         moment += 0.5

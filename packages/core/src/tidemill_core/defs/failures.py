@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from tidemill_core.defs.facts import note_failure_here
 from tidemill_core.errors import PermanentError, RecordError, Stopped, TidemillError, TransientError
 from tidemill_core.telemetry.redact import redact
 
@@ -28,9 +29,11 @@ def dagster_errors(*, max_retries: int = MAX_RETRIES, delay_s: float = RETRY_DEL
     try:
         yield
     except TransientError as error:
+        note_failure_here(error)
         wait_s = max(delay_s, error.retry_after_s or 0.0)
         raise dg.RetryRequested(max_retries=max_retries, seconds_to_wait=wait_s) from error
     except TidemillError as error:
+        note_failure_here(error)
         raise failure(error) from error
     except Stopped as stopped:
         raise dg.DagsterExecutionInterruptedError(stopped.reason) from stopped

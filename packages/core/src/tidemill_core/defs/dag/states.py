@@ -6,15 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from tidemill_core.dag.errors import CommandFailed, TaskTemporarilyFailed, TaskTimedOut
 from tidemill_core.dag.template import TASK_STATES
-from tidemill_core.defs._dagster import EngineEventData
-from tidemill_core.defs.dag.status import FAILURE, TASK_TAG
-from tidemill_core.defs.executor.steps import StepTimedOut
-from tidemill_core.errors import ExitCode, TransientError
+from tidemill_core.defs.dag.status import TASK_TAG
+from tidemill_core.defs.facts import EXIT_CODE
 
-EXIT_CODE = "tidemill/exit_code"
-"""Metadata of the event that says how a command ended."""
 _KINDS = {
     dg.DagsterEventType.STEP_START,
     dg.DagsterEventType.STEP_RESTARTED,
@@ -34,32 +29,6 @@ class _Step:
     exit_code: int | None = None
     tries: int = 0
     has_output: bool = False
-
-
-def note_failure(context: Any, error: BaseException) -> None:
-    """Write down what kind of failure ended a try: for exit codes and for conditions of later tasks.
-
-    The event log keeps errors as text only; this is the fact.
-    """
-    code = getattr(error, "code", None) if isinstance(error, CommandFailed) else None
-    if isinstance(error, TaskTemporarilyFailed):
-        code = int(ExitCode.TEMPORARY)
-    metadata: dict[str, Any] = {FAILURE: failure_kind(error)}
-    if code is not None:
-        metadata[EXIT_CODE] = dg.MetadataValue.int(code)
-    step = context.get_step_execution_context().step.key
-    text = f"exit code {code}" if code is not None else f"{metadata[FAILURE]} failure"
-    context.instance.report_engine_event(text, context.run, EngineEventData(metadata=metadata), step_key=step)
-
-
-def failure_kind(error: BaseException) -> str:
-    """Tell a failure that may pass by itself from one that will not: `transient`, `timeout` or `error`.
-
-    A timeout is one by the task's `timeout_s`; a TimeoutError of the task's own code is an error.
-    """
-    if isinstance(error, TaskTimedOut | StepTimedOut):
-        return "timeout"
-    return "transient" if isinstance(error, TransientError) else "error"
 
 
 def read_states(instance: dg.DagsterInstance, run_id: str, tasks: Mapping[str, Collection[str]]) -> dict[str, Any]:

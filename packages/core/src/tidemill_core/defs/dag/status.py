@@ -14,6 +14,7 @@ import dagster as dg
 from tidemill_core.dag.errors import LockLost
 from tidemill_core.dag.report import RunView, State, TaskView
 from tidemill_core.defs._dagster import ErrorSource, RunStepKeyStatsSnapshot, StepFailureData
+from tidemill_core.defs.facts import FAILURE
 
 OWNER_TAG = "tidemill/owner"
 HEARTBEAT_TAG = "tidemill/heartbeat"
@@ -28,8 +29,6 @@ CANCEL_TAG = "tidemill/cancel"
 """On a run that its process, on another machine, shall stop."""
 SILENT_S = 50.0
 """Seconds without a heartbeat after which a run of another machine is lost; three beats."""
-FAILURE = "tidemill/failure"
-"""Metadata of the event that says why a try of a task failed: `transient`, `timeout` or `error`."""
 _FAILURE_EVENTS = {
     dg.DagsterEventType.STEP_START,
     dg.DagsterEventType.STEP_RESTARTED,
@@ -37,8 +36,8 @@ _FAILURE_EVENTS = {
     dg.DagsterEventType.STEP_FAILURE,
 }
 _TEMPORARY = frozenset({"TaskTemporarilyFailed", "RetryRequested", "TaskTimedOut", "StepTimedOut"})
-"""Classes of a last error after which a step may succeed later, where no fact was recorded (components, steps
-whose thread was left behind). A retry rule that is used up leaves a
+"""Classes of a last error after which a step may succeed later, where no fact was recorded (steps whose thread was
+left behind, IO managers). A retry rule that is used up leaves a
 `RetryRequestedFromPolicy` before the error itself, which says nothing about that error."""
 _OURS = "tidemill_"
 """How messages of our errors begin: with their module."""

@@ -22,7 +22,8 @@ from tidemill_core.dag.template import TemplateError, condition_references, hold
 from tidemill_core.dag.values import as_text, decode
 from tidemill_core.defs.dag import child_run, outputs
 from tidemill_core.defs.dag.hooks import note_skipped
-from tidemill_core.defs.dag.states import note_failure, read_states
+from tidemill_core.defs.dag.states import read_states
+from tidemill_core.defs.facts import note_failure
 from tidemill_core.errors import PermanentError, TransientError
 
 DEFAULT_RETRIES = RetrySpec(count=3, delay_s=5.0, on=("transient",))
