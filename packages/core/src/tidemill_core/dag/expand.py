@@ -14,7 +14,7 @@ from tidemill_core.dag.errors import BadOutputs
 from tidemill_core.dag.graph import topological_order
 from tidemill_core.dag.shell import render_shell
 from tidemill_core.dag.spec import DagSpec, RetrySpec, Scalar, TaskDefaults, TaskSpec
-from tidemill_core.dag.template import condition_references, references, render
+from tidemill_core.dag.template import condition_references, fill_condition, references, render
 
 _NOT_WORD = re.compile(r"\W+")
 
@@ -171,31 +171,12 @@ def _fill(task: TaskSpec, values: Mapping[str, Scalar]) -> TaskSpec:
     if not values:
         return task
     scopes: Mapping[str, Any] = {"matrix": values}
-    texts = (
-        "description",
-        "with_",
-        "arguments",
-        "env",
-        "cwd",
-        "pool",
-        "tags",
-        "asset_key",
-        "deps",
-        "when",
-        "params",
-    )
+    texts = ("description", "with_", "arguments", "env", "cwd", "pool", "tags", "asset_key", "deps", "params")
     update = {name: render(getattr(task, name), scopes, partial=True) for name in texts}
     if isinstance(task.run, str):
         update["run"] = render_shell(task.run, scopes, partial=True)
     else:
         update["run"] = render(task.run, scopes, partial=True)
     if task.when:
-        update["when"] = _condition(task.when, values)
+        update["when"] = fill_condition(task.when, "matrix", values)
     return task.model_copy(update=update)
-
-
-def _condition(text: str, values: Mapping[str, Scalar]) -> str:
-    """Put matrix values into a condition as literals."""
-    for name, value in values.items():
-        text = repr(value).join(re.split(rf"\$\{{\s*matrix\.{name}\s*\}}|\bmatrix\.{name}\b", text))
-    return text

@@ -25,26 +25,16 @@ TASK_FACTS = ("state", "exit_code", "tries")
 TASK_STATES = ("failed", "running", "not run", "done", "skipped")
 """States of a task in conditions, the worst first."""
 REFERENCE = re.compile(r"\$\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\s*\}")
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda left, right: left in right,
-    ast.NotIn: lambda left, right: left not in right,
-}
+_QUOTED = re.compile(rf"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|{REFERENCE.pattern}")
+"""A text of a condition, or a reference outside of all texts (then it has a group)."""
+_SHOWN = 80
+"""Characters of a condition that a message shows."""
 _READ: Mapping[type, Callable[[str], Any]] = {
     date: date.fromisoformat,
     datetime: datetime.fromisoformat,
     Decimal: Decimal,
 }
 """How a text of a condition is read beside a value of such a type."""
-_ALLOWED = (
-    *(ast.Constant, ast.Name, ast.Attribute, ast.List, ast.Tuple, ast.Load),
-    *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, *_COMPARE),
-)
 
 Values = Mapping[str, Any]
 
@@ -132,11 +122,19 @@ def condition_references(text: str) -> Iterator[tuple[str, ...]]:
     tree = _parse(text)
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
-            raise TemplateError(f"bad condition {text!r}: {ast.unparse(node)!r} is not allowed")
+            raise _bad(text, f"{_words(node)} is not allowed")
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner:
             yield _dotted(node, text)
+        elif isinstance(node, ast.Compare | ast.UnaryOp) and not _reads(node):
+            _evaluate(node, text, {})  # what is wrong with literals alone is wrong before the run
+
+
+def _reads(node: ast.AST) -> bool:
+    """Whether a piece of a condition reads a name; `true` and `false` are none."""
+    names = (each for each in ast.walk(node) if isinstance(each, ast.Name))
+    return any(name.id not in ("true", "false") for name in names)
 
 
 def state_words(text: str) -> Iterator[str]:
@@ -165,12 +163,50 @@ def holds(text: str, scopes: Values) -> bool:
     return bool(_evaluate(_parse(text), text, scopes))
 
 
+def fill_condition(text: str, scope: str, values: Values) -> str:
+    """Put values that are known already into a condition as literals; its other names stay.
+
+    Args:
+        text: The condition.
+        scope: The scope that the values are of.
+        values: Texts, numbers and booleans by name.
+
+    Raises:
+        TemplateError: The condition is malformed.
+    """
+
+    class Fill(ast.NodeTransformer):
+        def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+            is_known = isinstance(node.value, ast.Name) and node.value.id == scope and node.attr in values
+            return ast.Constant(values[node.attr]) if is_known else node
+
+    # What is filled in is a value, not a reference, also where it looks like one.
+    return ast.unparse(Fill().visit(_parse(text))).replace("${", "\\x24{")
+
+
 def _parse(text: str) -> ast.expr:
-    plain = REFERENCE.sub(lambda match: match[1], text)
+    def plain(match: re.Match[str]) -> str:
+        if match[1] is None and (inside := REFERENCE.search(match[0])):
+            raise _bad(text, f"nothing is filled in between quotes; write {inside[1]} without them")
+        return match[1] or match[0]
+
     try:
-        return ast.parse(plain.strip(), mode="eval").body
+        return ast.parse(_QUOTED.sub(plain, text).strip(), mode="eval").body
     except SyntaxError as error:
-        raise TemplateError(f"bad condition {text!r}: {error.msg}") from error
+        raise _bad(text, error.msg) from error
+    except (RecursionError, MemoryError) as error:
+        raise _bad(text, "it is nested too deeply") from error
+
+
+def _bad(text: str, why: str) -> TemplateError:
+    shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+    return TemplateError(f"bad condition {shown}: {why}")
+
+
+def _words(node: ast.AST) -> str:
+    """Name a piece of a condition; operators have no text of their own."""
+    written = ast.unparse(node)
+    return repr(written) if written else f"the operator {type(node).__name__}"
 
 
 def _dotted(node: ast.expr, text: str) -> tuple[str, ...]:
@@ -178,7 +214,7 @@ def _dotted(node: ast.expr, text: str) -> tuple[str, ...]:
         return (node.id,)
     if isinstance(node, ast.Attribute):
         return (*_dotted(node.value, text), node.attr)
-    raise TemplateError(f"bad condition {text!r}: {ast.unparse(node)!r} is not allowed")
+    raise _bad(text, f"{_words(node)} is not allowed")
 
 
 def _evaluate(node: ast.expr, text: str, scopes: Values) -> Any:  # noqa: PLR0911 - one return per kind of node
@@ -194,13 +230,20 @@ def _evaluate(node: ast.expr, text: str, scopes: Values) -> Any:  # noqa: PLR091
         case ast.UnaryOp(op=ast.Not()):
             return not _evaluate(node.operand, text, scopes)
         case ast.UnaryOp(op=ast.USub()):
-            return -_evaluate(node.operand, text, scopes)
+            return _negative(_evaluate(node.operand, text, scopes), text)
         case ast.BoolOp():
             wanted = isinstance(node.op, ast.Or)
             return any(bool(_evaluate(each, text, scopes)) is wanted for each in node.values) is wanted
         case ast.Compare():
             return _compare(node, text, scopes)
-    raise TemplateError(f"bad condition {text!r}: {ast.unparse(node)!r} is not allowed")
+    raise _bad(text, f"{_words(node)} is not allowed")
+
+
+def _negative(value: Any, text: str) -> Any:
+    try:
+        return -value
+    except TypeError as error:
+        raise _bad(text, str(error)) from error
 
 
 def _compare(node: ast.Compare, text: str, scopes: Values) -> bool:
@@ -208,28 +251,56 @@ def _compare(node: ast.Compare, text: str, scopes: Values) -> bool:
     for test, right_node in zip(node.ops, node.comparators, strict=True):
         right = _evaluate(right_node, text, scopes)
         if type(test) not in _COMPARE:
-            raise TemplateError(f"bad condition {text!r}: use ==, !=, <, <=, >, >= or in")
+            raise _bad(text, "use ==, !=, <, <=, >, >= or in")
         try:
-            if not _COMPARE[type(test)](*_alike(left, right)):
+            if not _COMPARE[type(test)](left, right):
                 return False
         except (TypeError, ArithmeticError, ValueError) as error:
-            raise TemplateError(f"bad condition {text!r}: {error}") from error
+            raise _bad(text, str(error)) from error
         left = right
     return True
 
 
 def _alike(left: Any, right: Any) -> tuple[Any, Any]:
-    """Read a text beside a date, a datetime or a decimal as one, so that the two can be compared.
+    """Read a text beside a date, a datetime or a decimal as one, so that the two can be compared; also in lists.
 
     Raises:
         ValueError: The text is none.
         ArithmeticError: Likewise, for decimals.
     """
-    if isinstance(right, list):
-        return left, [_alike(left, each)[1] for each in right]
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        pairs = [_alike(*pair) for pair in zip(left, right, strict=False)]
+        count = len(pairs)
+        return [*(pair[0] for pair in pairs), *left[count:]], [*(pair[1] for pair in pairs), *right[count:]]
     for kind, read in _READ.items():
         if type(left) is kind and isinstance(right, str):
             return left, read(right)
         if type(right) is kind and isinstance(left, str):
             return read(left), right
     return left, right
+
+
+def _by(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda left, right: compare(*_alike(left, right))
+
+
+def _is_in(left: Any, right: Any) -> bool:
+    if isinstance(right, list | tuple):
+        return any(operator.eq(*_alike(left, each)) for each in right)
+    return left in right
+
+
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: _by(operator.eq),
+    ast.NotEq: _by(operator.ne),
+    ast.Lt: _by(operator.lt),
+    ast.LtE: _by(operator.le),
+    ast.Gt: _by(operator.gt),
+    ast.GtE: _by(operator.ge),
+    ast.In: _is_in,
+    ast.NotIn: lambda left, right: not _is_in(left, right),
+}
+_ALLOWED = (
+    *(ast.Constant, ast.Name, ast.Attribute, ast.List, ast.Tuple, ast.Load),
+    *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Compare, *_COMPARE),
+)
