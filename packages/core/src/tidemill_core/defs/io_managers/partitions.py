@@ -1,7 +1,7 @@
 """Which rows of a table belong to a partition: the SQL condition for a run's partition keys."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -87,15 +87,31 @@ def _in_window(window: dg.TimeWindow, column: str, columns: "Mapping[str, Column
     from tidemill_core.postgres import quote
 
     base = columns[column].base if column in columns else "timestamptz"
-    bounds = [_as_column(window.start, base), _as_column(window.end, base)]
+    bounds = [_as_column(moment, base, column) for moment in (window.start, window.end)]
     return f"{quote(column)} >= %s AND {quote(column)} < %s", bounds
 
 
-def _as_column(moment: datetime, base: str) -> Any:
-    """Write a window's bound as its column does: without a zone, it is the partition's local time."""
+def _as_column(moment: datetime, base: str, column: str) -> Any:
+    """Write a window's bound as its column does: without a zone, it is the partition's local time.
+
+    Raises:
+        ConfigError: The local time comes twice, so that the column cannot tell two partitions apart.
+    """
     if base == "date":
         return moment.date()
-    return moment.replace(tzinfo=None) if base == "timestamp" else moment
+    if base != "timestamp":
+        return moment
+    if _comes_twice(moment) and (moment.fold or _comes_twice(moment - timedelta(microseconds=1))):
+        raise ConfigError(
+            f"column {column!r} has no time zone, and a partition begins or ends at {moment:%Y-%m-%d %H:%M}, a local "
+            f"time that comes twice in {moment.tzinfo} (summer time ends); make the column timestamptz"
+        )
+    return moment.replace(tzinfo=None)
+
+
+def _comes_twice(moment: datetime) -> bool:
+    """Whether the local time is there a second time, with another offset, because clocks are set back."""
+    return moment.replace(fold=0).utcoffset() > moment.replace(fold=1).utcoffset()  # type: ignore[operator]  # aware
 
 
 def _column(expression: Expression | None, dimension: str | None, name: str) -> str:

@@ -25,6 +25,8 @@ Mode = Literal["append", "replace", "truncate", "upsert"]
 _MODES = ("append", "replace", "truncate", "upsert")
 Columns = Literal["strict", "add"]
 _COLUMNS = ("strict", "add")
+_LOCKS = 64
+"""More partitions than this, written by one run, are locked as the whole table."""
 _COUNT_UP_TO = 5_000_000
 """Tables larger than this (by the server's own estimate) are not counted for metadata."""
 
@@ -215,6 +217,7 @@ def _replace_partitions(
     assert found is not None
     text, values = found
     with postgres.postgres_errors(f"replace a partition of {target.table}"):
+        _lock_partitions(conn, target.table, context.asset_partition_keys)
         conn.execute(f"DELETE FROM {target.table.quoted} WHERE {text}".encode(), values)  # noqa: S608  # names quoted
         done = postgres.copy_into(conn, target.table, data)
         count = f"SELECT count(*) FROM {target.table.quoted} WHERE {text}"  # noqa: S608  # names quoted
@@ -227,6 +230,21 @@ def _replace_partitions(
             " filter them, or correct partition_expr"
         )
     return done
+
+
+def _lock_partitions(conn: "psycopg.Connection[Any]", table: "TableName", keys: Sequence[str]) -> None:
+    """Wait until no other transaction replaces these partitions; freed with the transaction.
+
+    Without it two runs of one partition delete what they see, and both add their rows.
+    """
+    name = f"tidemill:partitions:{table}"
+    if len(keys) > _LOCKS:
+        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+        return
+    conn.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (name,))
+    # In one order everywhere, so that two ranges that overlap do not wait for each other.
+    for key in sorted(keys):
+        conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{name}:{key}",))
 
 
 def columns_of(conn: "psycopg.Connection[Any]", target: _Target) -> "Mapping[str, ColumnType]":
