@@ -82,6 +82,11 @@ class LoadFields(Config):
     """Make columns of ``key=value`` folders in the files' paths."""
     sample_bytes: int = Field(default=4 << 20, ge=1)
     """Bytes of each CSV or JSON file that are read to choose column types; a longer file may surprise later."""
+    split: Literal["auto", "all", "none"] = "auto"
+    """Which long CSV and JSON lines files are cut into byte ranges that load in parallel: ``auto`` where finding the
+    borders is cheap (local files, JSON lines anywhere), ``all``, or ``none``; compressed ones never are."""
+    split_bytes: int = Field(default=32 << 20, ge=1)
+    """About how long such a range is; a file shorter than two is one unit."""
     batch_rows: int = Field(default=65_536, ge=1, le=1_000_000)
     """Rows decoded and sent at a time; memory per worker grows with it."""
     workers: int = Field(default=2, ge=1, le=64)

@@ -4,6 +4,7 @@ LoadError
 ├── SourceMissing     (Permanent) no file matches
 ├── SourceUnreadable  (Permanent) a file is not what its format says
 ├── SourceChanged     (Permanent) a file was rewritten during the load, or since it was loaded
+├── RangesDiffer      (Permanent) a file is loaded in part, as other byte ranges than it is cut into now
 ├── SchemaConflict    (Permanent) the files, or files and table, disagree about a column
 ├── TooManyRejects    (Permanent) more bad rows than allowed
 └── LoadBusy          (Transient) another process loads this table now
@@ -40,6 +41,18 @@ class SourceChanged(LoadError, PermanentError):
     def __init__(self, url: str, what: str) -> None:
         self.url = url
         super().__init__(f"{url} {what}")
+
+
+class RangesDiffer(LoadError, PermanentError):
+    """A file was loaded in part, as other byte ranges than it is cut into now."""
+
+    def __init__(self, url: str, ranges: int) -> None:
+        self.url, self.ranges = url, ranges
+        super().__init__(
+            f"{url} is loaded in part: {ranges} of its byte ranges, which are not those it is cut into now; load it"
+            " with the `split`, `split_bytes` and CSV options of before, or delete its rows and its lines in"
+            " tidemill.load_ledger"
+        )
 
 
 class SchemaConflict(LoadError, PermanentError):

@@ -20,6 +20,7 @@ from tidemill_core.postgres.write import create_schema
 if TYPE_CHECKING:
     import psycopg
 
+    from tidemill_loader.pending import Place
     from tidemill_loader.plan import Task
 
 APPEND = "append"
@@ -40,11 +41,16 @@ CREATE TABLE IF NOT EXISTS tidemill.load_ledger (
     table_name text NOT NULL, generation text NOT NULL, url text NOT NULL, etag text NOT NULL, unit integer NOT NULL,
     rows bigint NOT NULL DEFAULT 0, rejected bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0,
     loaded_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_name, generation, url, etag, unit));
+ALTER TABLE tidemill.load_ledger ADD COLUMN IF NOT EXISTS start_byte bigint, ADD COLUMN IF NOT EXISTS end_byte bigint;
 CREATE TABLE IF NOT EXISTS tidemill.load_rejects (
     table_name text NOT NULL, generation text NOT NULL, url text NOT NULL, unit integer NOT NULL,
     row_number bigint NOT NULL, column_name text, reason text NOT NULL, record text,
     rejected_at timestamptz NOT NULL DEFAULT now());
 CREATE INDEX IF NOT EXISTS load_rejects_table ON tidemill.load_rejects (table_name, generation);
+"""
+_IS_PREPARED = """
+SELECT to_regclass('tidemill.load_rejects') IS NOT NULL AND EXISTS (
+    SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('tidemill.load_ledger') AND attname = 'end_byte')
 """
 
 
@@ -95,7 +101,7 @@ def prepare(conn: psycopg.Connection[Any]) -> None:
 
 
 def _is_prepared(conn: psycopg.Connection[Any]) -> bool:
-    row = conn.execute("SELECT to_regclass('tidemill.load_rejects') IS NOT NULL").fetchone()
+    row = conn.execute(_IS_PREPARED).fetchone()
     return bool(row and row[0])
 
 
@@ -108,9 +114,17 @@ class Ledger:
     def claim(self, conn: psycopg.Connection[Any], task: Task) -> bool:
         """Enter a unit; False if it is loaded already. Waits for another transaction that loads it now."""
         done = conn.execute(
-            "INSERT INTO tidemill.load_ledger (table_name, generation, url, etag, unit) VALUES (%s, %s, %s, %s, %s)"
-            " ON CONFLICT DO NOTHING",
-            (self.table, self.generation, task.source.url, task.source.etag, task.unit.index),
+            "INSERT INTO tidemill.load_ledger (table_name, generation, url, etag, unit, start_byte, end_byte)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (
+                self.table,
+                self.generation,
+                task.source.url,
+                task.source.etag,
+                task.unit.index,
+                task.unit.start,
+                task.unit.end,
+            ),
         )
         return done.rowcount == 1
 
@@ -134,13 +148,17 @@ class Ledger:
         texts = [None if text is None else text.replace("\x00", "\\0")[:MAX_TEXT] for text in (bad.reason, bad.record)]
         return (self.table, self.generation, task.source.url, task.unit.index, bad.row, bad.column, *texts)
 
-    def done(self, conn: psycopg.Connection[Any]) -> set[tuple[str, str, int]]:
-        """List the units that are loaded: URL, etag, unit."""
+    def done(self, conn: psycopg.Connection[Any]) -> dict[tuple[str, str], dict[int, Place]]:
+        """List the units that are loaded, by URL and etag of their file."""
         rows = conn.execute(
-            "SELECT url, etag, unit FROM tidemill.load_ledger WHERE table_name = %s AND generation = %s",
+            "SELECT url, etag, unit, start_byte, end_byte FROM tidemill.load_ledger"
+            " WHERE table_name = %s AND generation = %s",
             (self.table, self.generation),
         ).fetchall()
-        return {(url, etag, unit) for url, etag, unit in rows}
+        found: dict[tuple[str, str], dict[int, Place]] = {}
+        for url, etag, unit, start, end in rows:
+            found.setdefault((url, etag), {})[unit] = (start, end)
+        return found
 
     def totals(self, conn: psycopg.Connection[Any]) -> Totals:
         """Sum up the generation."""
@@ -223,6 +241,6 @@ class Ledger:
     def earlier_etags(self, conn: psycopg.Connection[Any]) -> dict[str, set[str]]:
         """List the etags under which each file was loaded."""
         found: dict[str, set[str]] = {}
-        for url, etag, _ in self.done(conn):
+        for url, etag in self.done(conn):
             found.setdefault(url, set()).add(etag)
         return found

@@ -23,8 +23,9 @@ from tidemill_core.postgres.write import create_schema
 from tidemill_core.telemetry import get_logger
 
 from tidemill_loader.copy import ORDER, Target
-from tidemill_loader.errors import SchemaConflict, SourceChanged
+from tidemill_loader.errors import RangesDiffer, SchemaConflict, SourceChanged
 from tidemill_loader.ledger import APPEND, Ledger, State, Totals
+from tidemill_loader.pending import units_left
 
 if TYPE_CHECKING:
     import psycopg
@@ -110,8 +111,7 @@ class _Job:
         )
 
     def _left(self) -> list[Task]:
-        done = self.ledger.done(self._conn)
-        return [task for task in self.plan.tasks if (task.source.url, task.source.etag, task.unit.index) not in done]
+        return units_left(self.plan.tasks, self.ledger.done(self._conn))
 
 
 class AppendJob(_Job):
@@ -152,12 +152,12 @@ class AppendJob(_Job):
         self._conn.commit()
 
     def totals(self, conn: psycopg.Connection[Any]) -> Totals:
-        """Sum up the planned units."""
-        wanted = [(task.source.url, task.source.etag, task.unit.index) for task in self.plan.tasks]
+        """Sum up what is loaded of the planned files."""
+        wanted = [(file.url, file.etag) for file in self.plan.files]
         rows = conn.execute(
             "SELECT rows, rejected, bytes FROM tidemill.load_ledger WHERE table_name = %s AND generation = %s"
-            " AND (url, etag, unit) IN (SELECT * FROM unnest(%s::text[], %s::text[], %s::int[]))",
-            (self.ledger.table, APPEND, *map(list, zip(*wanted, strict=True))) if wanted else ("", "", [], [], []),
+            " AND (url, etag) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+            (self.ledger.table, APPEND, *map(list, zip(*wanted, strict=True))) if wanted else ("", "", [], []),
         ).fetchall()
         sums = [sum(column) for column in zip(*rows, strict=True)] or [0, 0, 0]
         return Totals(units=len(rows), rows=sums[0], rejected=sums[1], bytes=sums[2])
@@ -201,7 +201,13 @@ class StagedJob(_Job):
 
     def _is_begun(self, state: State | None) -> bool:
         same = state is not None and state.state == "loading" and state.generation == self.plan.generation
-        return same and table_exists(self._conn, self.staging)
+        if not (same and table_exists(self._conn, self.staging)):
+            return False
+        try:
+            self._left()
+        except RangesDiffer:  # nobody has seen those rows: begin again
+            return False
+        return True
 
     def _refuse_dependents(self) -> None:
         if self._upserts or not table_exists(self._conn, self.table):

@@ -15,11 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """A part of a file that is loaded whole or not at all; `rows` is None where only reading tells."""
+    """A part of a file that is loaded whole or not at all.
+
+    Attributes:
+        index: Place in the file, from 0.
+        rows: Rows of the part; None where only reading tells.
+        size_bytes: Bytes to read.
+        start: First byte, where the part is a byte range; None for a whole file or a part with its own index.
+        end: The byte behind the last one, as `start`.
+    """
 
     index: int
     rows: int | None
     size_bytes: int
+    start: int | None = None
+    end: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

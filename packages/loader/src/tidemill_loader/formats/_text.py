@@ -27,12 +27,22 @@ class Counted:
         return self._bad
 
 
+def codec_of(source: SourceFile) -> str | None:
+    """Name the compression that the end of a file's name tells."""
+    return next((codec for suffix, codec in _CODECS.items() if source.key.lower().endswith(suffix)), None)
+
+
+def is_compressed(source: SourceFile) -> bool:
+    """Tell whether a file is compressed, by the end of its name."""
+    return codec_of(source) is not None
+
+
 @contextmanager
 def decompressed(source: SourceFile) -> Iterator[Any]:
     """Open a file as a pyarrow stream, decompressed by the end of its name."""
     import pyarrow as pa
 
-    codec = next((codec for suffix, codec in _CODECS.items() if source.key.lower().endswith(suffix)), None)
+    codec = codec_of(source)
     with source.open() as stream:
         try:
             yield pa.CompressedInputStream(stream, codec) if codec else stream

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill_core.postgres.identifiers import safe_identifiers
 
 from tidemill_loader.errors import LoadError, SourceUnreadable
 from tidemill_loader.formats._base import BadRow, OnBadRow, Unit
+from tidemill_loader.formats._ranges import BOM, Quoting, csv_borders, is_cut, opened_range, units_of
 from tidemill_loader.formats._text import Counted, decompressed, sample_of
 from tidemill_loader.infer import infer_text
 
@@ -19,15 +21,22 @@ if TYPE_CHECKING:
     from tidemill_loader.sources import SourceFile
 
 BLOCK_BYTES = 4 << 20
+ASCII_BASED = frozenset(
+    {"ascii", "utf8", "latin1", "iso88591", "iso885915", "cp1250", "cp1251", "cp1252"}
+    | {"windows1250", "windows1251", "windows1252"}
+)
+"""Character sets in which the bytes of quotes and line ends are never part of another character."""
 
 
 class CsvFormat:
-    """Reads delimited text, plain or compressed (gz, bz2, zst, lz4); a file is one unit."""
+    """Reads delimited text, plain or compressed (gz, bz2, zst, lz4); a long plain file is cut into ranges."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
     def __init__(self, config: LoadConfig) -> None:
         self._config = config
+        self._known_names: dict[tuple[str, str], list[str]] = {}
+        self._known_lines: dict[tuple[str, str], int] = {}
 
     def schema(self, source: SourceFile) -> pa.Schema:
         """Choose types from the first `sample_bytes` of a file."""
@@ -41,24 +50,42 @@ class CsvFormat:
         return pa.schema([_field(name, table.column(name)) for name in names])
 
     def units(self, source: SourceFile) -> list[Unit]:
-        """One unit, or none for a file without a byte."""
-        return [Unit(index=0, rows=None, size_bytes=source.size_bytes)] if source.size_bytes else []
+        """Byte ranges of a long file, one unit for another, none for a file without a byte."""
+        given, every = self._config, self._config.split_bytes
+        quoting = self._quoting()
+        if quoting is None or not is_cut(source, given.split, every, costs_a_scan=True):
+            return units_of(source, ())
+        with source.open() as file:
+            return units_of(source, csv_borders(lambda size: bytes(file.read(size)), quoting, every))
+
+    def _quoting(self) -> Quoting | None:
+        """What decides where records end; None where only the parser itself knows."""
+        given = self._config.csv
+        plain = given.encoding.lower().replace("-", "").replace("_", "") in ASCII_BASED
+        if given.escape or not plain or not (given.delimiter + given.quote).isascii():
+            return None
+        return Quoting(delimiter=given.delimiter.encode(), quote=given.quote.encode(), skip_lines=given.skip_rows)
 
     def batches(self, source: SourceFile, unit: Unit, schema: pa.Schema, on_bad: OnBadRow) -> Iterator[pa.RecordBatch]:
-        """Read all rows as text."""
-        del unit  # there is only one
+        """Read all rows of a unit as text."""
         names = self._names(source)
-        with decompressed(source) as stream:
-            for batch in self._read(source, stream, names, on_bad):
+        with decompressed(source) if unit.start is None else opened_range(source, unit) as stream:
+            for batch in self._read(source, stream, names, on_bad, is_first=not unit.start):
                 yield batch.select(schema.names)
 
     def _names(self, source: SourceFile) -> list[str]:
+        at = source.url, source.etag
+        if at not in self._known_names:
+            self._known_names[at] = self._read_names(source)
+        return self._known_names[at]
+
+    def _read_names(self, source: SourceFile) -> list[str]:
         """Read the header, made good for column names; or count the fields of the first row."""
         import pyarrow as pa
         from pyarrow import csv
 
         head = sample_of(source, 1 << 20)
-        read, parse = self._options()
+        read, parse = self._options(source)
         read.autogenerate_column_names = True
         parse.invalid_row_handler = lambda _row: "skip"  # only the first row matters here
         try:
@@ -75,13 +102,21 @@ class CsvFormat:
         header = first.slice(0, 1).to_pylist()[0].values()
         return safe_identifiers((value or b"").decode("utf-8", "replace") for value in header)
 
-    def _options(self) -> tuple[Any, Any]:
+    def _lines_before(self, source: SourceFile) -> int:
+        """Count the lines to skip, and the empty ones behind them: the parser would take one for the header."""
+        at, given = (source.url, source.etag), self._config.csv
+        if at not in self._known_lines:
+            lines = sample_of(source, 1 << 16).getvalue().removeprefix(BOM).splitlines()[given.skip_rows :]
+            empty = sum(1 for _ in takewhile(lambda line: not line, lines)) if given.header else 0
+            self._known_lines[at] = given.skip_rows + empty
+        return self._known_lines[at]
+
+    def _options(self, source: SourceFile, *, is_first: bool = True) -> tuple[Any, Any]:
         from pyarrow import csv
 
         given = self._config.csv
-        read = csv.ReadOptions(
-            use_threads=False, block_size=BLOCK_BYTES, encoding=given.encoding, skip_rows=given.skip_rows
-        )
+        skip = self._lines_before(source) if is_first else 0
+        read = csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, encoding=given.encoding, skip_rows=skip)
         parse = csv.ParseOptions(
             delimiter=given.delimiter,
             quote_char=given.quote,
@@ -90,14 +125,16 @@ class CsvFormat:
         )
         return read, parse
 
-    def _read(self, source: SourceFile, stream: Any, names: list[str], on_bad: OnBadRow) -> Iterator[pa.RecordBatch]:
+    def _read(
+        self, source: SourceFile, stream: Any, names: list[str], on_bad: OnBadRow, *, is_first: bool = True
+    ) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
         from pyarrow import csv
 
-        read, parse = self._options()
+        read, parse = self._options(source, is_first=is_first)
         read.column_names = names
-        read.skip_rows_after_names = int(self._config.csv.header)
-        counted = Counted(first=self._config.csv.skip_rows + int(self._config.csv.header) + 1)
+        read.skip_rows_after_names = int(self._config.csv.header and is_first)
+        counted = Counted(first=read.skip_rows + read.skip_rows_after_names + 1)
         stopped: list[LoadError] = []
         parse.invalid_row_handler = lambda row: _set_aside(row, counted, on_bad, stopped)
         convert = csv.ConvertOptions(

@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidemill_core.postgres.identifiers import safe_identifiers
 
 from tidemill_loader.errors import SourceUnreadable
+from tidemill_loader.formats._array import elements
 from tidemill_loader.formats._base import BadRow, OnBadRow, Unit
+from tidemill_loader.formats._ranges import BOM, is_cut, line_borders, opened_range, units_of
 from tidemill_loader.formats._text import decompressed
 from tidemill_loader.infer import SQL, infer_text
 
@@ -28,7 +30,7 @@ _SAMPLE_ROWS = 50_000
 
 
 class JsonFormat:
-    """Reads JSON, plain or compressed; a file is one unit. An array is read into memory whole."""
+    """Reads JSON, plain or compressed; a long plain file of lines is cut into ranges, an array is one unit."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".jsonl", ".ndjson")
 
@@ -53,25 +55,28 @@ class JsonFormat:
         return pa.schema([_field(name, found) for name, found in values.items()])
 
     def units(self, source: SourceFile) -> list[Unit]:
-        """One unit, or none for a file without a byte."""
-        return [Unit(index=0, rows=None, size_bytes=source.size_bytes)] if source.size_bytes else []
+        """Byte ranges of a long file of lines, one unit for another, none for a file without a byte."""
+        given = self._config
+        if not is_cut(source, given.split, given.split_bytes, costs_a_scan=False) or _is_array(source):
+            return units_of(source, ())
+        return units_of(source, line_borders(source, given.split_bytes))
 
     def batches(self, source: SourceFile, unit: Unit, schema: pa.Schema, on_bad: OnBadRow) -> Iterator[pa.RecordBatch]:
         """Read all objects; one with a field that is in no plan is set aside, never cut."""
-        del unit  # there is only one
         known = set(schema.names) | {name for name, each in self._config.columns.items() if each.skip}
-        rows = (record for record, _ in self._records(source, on_bad, known))
+        rows = (record for record, _ in self._records(source, on_bad, known, unit))
         while chunk := list(islice(rows, self._config.batch_rows)):
             yield _batch(chunk, schema.names)
 
     def _records(
-        self, source: SourceFile, on_bad: OnBadRow, known: set[str] | None = None
+        self, source: SourceFile, on_bad: OnBadRow, known: set[str] | None = None, unit: Unit | None = None
     ) -> Iterator[tuple[dict[str, Any], int]]:
-        with decompressed(source) as stream:
-            for row, text in enumerate(_texts(source, stream)):
+        is_range = unit is not None and unit.start is not None
+        with opened_range(source, unit) if unit and is_range else decompressed(source) as stream:
+            for row, text in enumerate(_texts(source, stream, may_be_array=not (unit and unit.start))):
                 try:
-                    record = parse(text) if isinstance(text, bytes) else text
-                except ValueError as error:
+                    record = parse(text)
+                except (ValueError, RecursionError) as error:
                     on_bad(BadRow(row=row, reason=f"not JSON: {error}", text=_shown(text)))
                     continue
                 reason = _fault(record, known)
@@ -94,8 +99,8 @@ def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-def _shown(text: Any) -> str:
-    return (text if isinstance(text, bytes) else repr(text).encode()).decode("utf-8", "replace")
+def _shown(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
 
 
 def _fault(record: Any, known: set[str] | None) -> str | None:
@@ -108,32 +113,45 @@ def _fault(record: Any, known: set[str] | None) -> str | None:
     return None
 
 
-def _texts(source: SourceFile, stream: Any) -> Iterator[Any]:
-    """Yield one text per line, or one parsed value per element of an array."""
-    lines = _lines(stream)
-    first = next((line for line in lines if line.strip()), b"")
-    if not first.lstrip().startswith(b"["):
-        yield from (line for line in _chain(first, lines) if line.strip())
+def _is_array(source: SourceFile) -> bool:
+    """Tell whether a file is one array, by its first character."""
+    with decompressed(source) as stream:
+        first, _ = _first_text(stream)
+    return first.startswith(b"[")
+
+
+def _first_text(stream: Any) -> tuple[bytes, Iterator[bytes]]:
+    """Answer the first part of a text from its first character on, without a byte order mark, and the parts behind."""
+    parts = iter(lambda: bytes(stream.read(_CHUNK)), b"")
+    first = next(parts, b"").removeprefix(BOM).lstrip()
+    while not first and (part := next(parts, b"")):
+        first = part.lstrip()
+    return first, parts
+
+
+def _texts(source: SourceFile, stream: Any, *, may_be_array: bool) -> Iterator[bytes]:
+    """Yield the text of each line, or of each element of an array."""
+    first, parts = _first_text(stream)
+    if may_be_array and first.startswith(b"["):
+        try:
+            yield from elements(chain((first,), parts))
+        except (ValueError, RecursionError) as error:
+            raise SourceUnreadable(source.url, f"not JSON: {error}") from error
         return
-    try:
-        yield from parse(b"".join([first, *lines]))
-    except ValueError as error:
-        raise SourceUnreadable(source.url, f"not JSON: {error}") from error
+    yield from (line for line in _lines(chain((first,), parts)) if line.strip())
 
 
-def _chain(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def _lines(stream: Any) -> Iterator[bytes]:
-    rest = b""
-    while chunk := bytes(stream.read(_CHUNK)):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line + b"\n"
-    if rest:
-        yield rest
+def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
+    begun: list[bytes] = []
+    for part in parts:
+        *whole, rest = part.split(b"\n")
+        if whole:
+            yield b"".join([*begun, whole[0]])
+            yield from whole[1:]
+            begun = []
+        begun.append(rest)
+    if last := b"".join(begun):
+        yield last
 
 
 def _field(name: str, values: list[Any]) -> pa.Field:
