@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -109,16 +109,34 @@ class TickFollower:
         """Count ticks not counted yet; a tick that is still open is met again in the overlap."""
         key = state.selector_id
         after, counted = self._after.get(key, self._since), self._counted.setdefault(key, {})
-        ticks = self.instance.get_ticks(
-            state.instigator_origin_id, key, after=after, limit=_TICK_PAGE, statuses=_ENDED_TICKS
-        )
-        for tick in ticks:
+        for tick in self._ended_since(state, after):
             if tick.tick_id not in counted:
                 counted[tick.tick_id] = tick.timestamp
                 kind = _KINDS.get(state.instigator_type, OTHER)
                 self.families.ticks.at(kind, state.instigator_name, tick.status.value.lower()).inc()
         self._after[key] = after = max(after, max(counted.values(), default=0.0) - _OVERLAP_S)
         self._counted[key] = {tick: moment for tick, moment in counted.items() if moment > after - 1}
+
+    def _ended_since(self, state: InstigatorState, after: float) -> Iterator[Any]:
+        """Read all ticks that ended after a moment, the newest first, a page at a time."""
+        seen: set[int] = set()
+        before: float | None = None
+        while True:
+            page = self.instance.get_ticks(
+                state.instigator_origin_id,
+                state.selector_id,
+                before=before,
+                after=after,
+                limit=_TICK_PAGE,
+                statuses=_ENDED_TICKS,
+            )
+            new = [tick for tick in page if tick.tick_id not in seen]
+            yield from new
+            if len(page) < _TICK_PAGE or not new:
+                return
+            seen.update(tick.tick_id for tick in new)
+            # A little later than the oldest: others of the same moment may be on the next page.
+            before = min(tick.timestamp for tick in page) + 1e-3
 
 
 def last_materialized(instance: dg.DagsterInstance) -> dict[str, float]:
