@@ -41,3 +41,7 @@ docs:
 # Wheels and source distributions of every package.
 build:
     uv build --all-packages
+
+# Change one pure module in one place at a time; its unit tests should notice (tests/mutants.toml).
+mutate module:
+    uv run python tests/mutate.py {{module}}

@@ -162,7 +162,7 @@ def test_examples_are_accepted_by_both(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(data=st.data())
 def test_what_loading_accepts_the_schema_accepts(name: str, data: st.DataObject) -> None:
     document = data.draw(documents(name))
@@ -173,7 +173,7 @@ def test_what_loading_accepts_the_schema_accepts(name: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(data=st.data())
 def test_what_the_schema_accepts_loading_accepts_unless_keys_do_not_fit_together(
     name: str, data: st.DataObject

@@ -62,3 +62,13 @@ def test_a_package_has_its_readme_types_and_tests(package: str) -> None:
     assert (folder / "README.md").read_text().startswith(f"# tidemill-{package.replace('_', '-')}")
     assert (folder / "src" / f"tidemill_{package}" / "py.typed").exists()
     assert list(folder.glob("tests/**/test_*.py"))
+
+
+def test_property_tests_take_their_deadline_from_the_one_profile() -> None:
+    own = [
+        str(path.relative_to(ROOT))
+        for path in tracked("packages/*/tests/**.py", "tests/**.py", "deploy/tests/**.py")
+        if path != Path(__file__) and re.search(r"deadline=None|register_profile", path.read_text())
+    ]
+
+    assert [] == own

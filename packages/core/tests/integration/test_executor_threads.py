@@ -281,7 +281,7 @@ def graphs(draw) -> dict[str, list[str]]:
     }
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(needs=graphs(), threads=st.integers(1, 6))
 def test_every_edge_of_a_random_dag_is_respected(
     instance: dg.DagsterInstance, needs: dict[str, list[str]], threads: int

@@ -185,7 +185,6 @@ STEPS = st.lists(
     max_size=6,
 )
 FEW = settings(
-    deadline=None,
     max_examples=6,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -135,7 +135,6 @@ def _same(expected, found):
 
 @settings(
     max_examples=int(os.environ.get("TIDEMILL_TEST_EXAMPLES", "80")),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(given_table=_tables())

@@ -288,7 +288,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     value=st.dictionaries(st.text("abc", min_size=1, max_size=3), _json),
     indent=st.sampled_from([None, 1, "\t"]),

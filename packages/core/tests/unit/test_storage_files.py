@@ -153,7 +153,7 @@ def test_a_missing_folder_holds_nothing(tmp_path):
     assert list(FileStore(tmp_path / "none").list()) == []
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     keys=st.sets(st.text(alphabet="ab-./0é\uff5e\U0001f30a", min_size=1, max_size=5), max_size=15),
     prefix=st.text(alphabet="ab-./", max_size=3),

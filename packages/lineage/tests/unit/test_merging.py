@@ -53,7 +53,7 @@ runs = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(runs, max_size=8), st.randoms(use_true_random=False))
 def test_order_and_batching_do_not_matter(told: list[Run], shuffle: random.Random) -> None:
     expected = merge(Graph(), told)
@@ -86,7 +86,7 @@ def test_of_an_edge_said_through_an_asset_and_through_its_table_the_last_is_show
     assert [("t://a", "pg://db/w", 2.0)] == [(edge.source, edge.target, edge.at) for edge in graph.edges]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(runs, max_size=8))
 def test_the_stored_graph_answers_as_the_graph_in_memory(told: list[Run]) -> None:
     graph, store = merge(Graph(), told), StoredGraph(None)

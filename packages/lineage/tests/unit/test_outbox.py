@@ -224,5 +224,5 @@ class Deliveries(RuleBasedStateMachine):
         assert self.box.waiting(MERGING.key) == len(self.expected) - len(self.got)
 
 
-Deliveries.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+Deliveries.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestDeliveries = Deliveries.TestCase

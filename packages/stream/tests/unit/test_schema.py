@@ -183,7 +183,7 @@ maybe_objects = st.one_of(st.dictionaries(st.sampled_from(["a", "b", "c d", "z"]
 noise = st.one_of(st.just(None), st.tuples(st.integers(0, 200), st.binary(max_size=2)))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(schema=schemas, document=maybe_objects, noise=noise)
 def test_typed_decoder_accepts_nothing_that_the_schema_forbids(schema, document, noise):
     decoder = RecordDecoder(schema)

@@ -59,7 +59,7 @@ def drive(plan, messages, tables, actions, sizes, *, flush):
         return session
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     actions=st.lists(st.sampled_from(["work", "work", "before", "after"]), max_size=25),
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8),

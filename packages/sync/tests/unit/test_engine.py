@@ -427,7 +427,7 @@ def test_verify_names_every_difference(memory, folder, config):
 _FILES = st.dictionaries(st.sampled_from(["a", "b", "c/d", "c/e", "f"]), st.binary(max_size=3), max_size=5)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.tuples(_FILES, _FILES, st.booleans()), min_size=1, max_size=4))
 def test_any_sequence_of_states_converges(steps, tmp_path):
     names = uuid.uuid4(), uuid.uuid4()

@@ -130,7 +130,7 @@ def test_a_plan_in_bulk_equals_the_plan_key_by_key(source, target, entries, prun
     assert skipped == sum(action.kind == "skip" for action in singly)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     changed=st.dictionaries(st.integers(0, 2_999), st.sampled_from(["source", "target", "note", "size", "gone"])),
     page_keys=st.sampled_from([1, 7, 1_000, 5_000]),

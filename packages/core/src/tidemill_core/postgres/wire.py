@@ -46,7 +46,8 @@ def numeric_wire(value: Decimal) -> bytes:
         groups.pop()
     weight = weight if groups else 0
     flag = NEGATIVE if sign and groups else 0
-    return struct.pack(f">hhHh{len(groups)}h", len(groups), weight, flag, places, *groups)
+    # numeric_recv reads the count as uint16: the longest numbers have more than 32,767 groups.
+    return struct.pack(f">HhHh{len(groups)}h", len(groups), weight, flag, places, *groups)
 
 
 def interval_wire(months: int, days: int, microseconds: int) -> bytes:

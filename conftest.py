@@ -1,0 +1,13 @@
+"""What every test run shares: the profiles of the property tests.
+
+``pytest --hypothesis-profile=night`` takes more examples; ``mutate`` is for ``just mutate``.
+"""
+
+from hypothesis import settings
+
+# Property tests judge results, not speed: a loaded machine must not fail them.
+settings.register_profile("tidemill", deadline=None)
+settings.register_profile("night", settings.get_profile("tidemill"), max_examples=2_000)
+# The same examples in every run, or the list of survivors would change by itself.
+settings.register_profile("mutate", settings.get_profile("tidemill"), derandomize=True, database=None)
+settings.load_profile("tidemill")
