@@ -7,6 +7,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import pickle
 import selectors
 import signal
 import subprocess
@@ -244,26 +245,45 @@ def stop_group(process: subprocess.Popen[bytes], grace_s: float = TERM_GRACE_S) 
 def _read_outputs(task: str, path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    text = path.read_text(encoding="utf-8").strip()
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise BadOutputs(f"task {task!r} wrote outputs that are not UTF-8: {error}") from error
     if text.startswith("{"):
         try:
-            return dict(json.loads(text))
-        except ValueError as error:
+            found: dict[str, Any] = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise BadOutputs(f"task {task!r} wrote outputs that are not JSON: {error}") from error
-    values = {}
-    for line in filter(None, text.splitlines()):
-        name, found, value = line.partition("=")
-        if not found:
-            raise BadOutputs(f"task {task!r} wrote the output line {line!r}; use name=value, or one JSON object")
-        values[name.strip()] = _scalar(value.strip())
+        return found
+    values: dict[str, Any] = {}
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        name, found_sign, value = line.partition("=")
+        name = name.strip()
+        if not found_sign or not name:
+            raise BadOutputs(f"task {task!r} wrote the output line {line!r:.80}; use name=value, or one JSON object")
+        if name in values:
+            raise BadOutputs(f"task {task!r} wrote the output {name!r} twice; a list is one JSON value, name=[1, 2]")
+        values[name] = _scalar(value.strip())
     return values
 
 
 def _scalar(text: str) -> Any:
+    """Read the value of a ``name=value`` line: JSON, and all else as text.
+
+    A number is one only if it is written as JSON writes it: a version ``1.10`` or a hash ``12e5`` must not
+    come out as another text than went in.
+    """
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         return text
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return text if is_number and json.dumps(value) != text else value
+
+
+def _no_number(word: str) -> Any:
+    """Leave ``NaN`` and ``Infinity`` texts: JSON has no such numbers."""
+    raise ValueError(word)
 
 
 def call_in_process(
@@ -275,6 +295,7 @@ def call_in_process(
         TaskTimedOut: It took longer than its limit; the process is ended.
         TaskTemporarilyFailed: It raised a transient error.
         CommandFailed: It raised another error, or died.
+        BadOutputs: What it returned cannot be sent from one process to another.
     """
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe(duplex=False)
@@ -299,7 +320,15 @@ def call_in_process(
         raise TaskTemporarilyFailed(task, value)
     if state == "error":
         raise CommandFailed(task, 1, value)
-    return value
+    if state == "unsent":
+        raise BadOutputs(f"task {task!r} {value}")
+    kind, data = value
+    try:
+        return pickle.loads(data)  # noqa: S301 - our own child wrote it
+    except Exception as error:  # any class may raise anything here
+        raise BadOutputs(
+            f"task {task!r} returned a {kind}, which is not known in the run's process: {error}"
+        ) from error
 
 
 def _child(pipe: Connection, reference: str, arguments: dict[str, Any], folder: str) -> None:
@@ -310,10 +339,21 @@ def _child(pipe: Connection, reference: str, arguments: dict[str, Any], folder: 
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        result: tuple[str, Any] = ("done", import_callable(reference, Path(folder))(**arguments))
+        returned = import_callable(reference, Path(folder))(**arguments)
+        result: tuple[str, Any] = _packed(returned)
     except TransientError as error:
         result = ("transient", str(error))
     except Exception:  # noqa: BLE001 - whatever the callable raised is reported by the parent
         result = ("error", traceback.format_exc())
     pipe.send(result)
     pipe.close()
+
+
+def _packed(returned: Any) -> tuple[str, Any]:
+    kind = f"{type(returned).__module__}.{type(returned).__qualname__}"
+    try:
+        data = pickle.dumps(returned)
+        pickle.loads(data)  # noqa: S301 - written the line before; some errors and classes can be written only
+    except Exception as error:  # noqa: BLE001 - a class may raise anything here; the parent says what came of it
+        return "unsent", f"returned a {kind}, which cannot be handed on to another process: {error}"
+    return "done", (kind, data)

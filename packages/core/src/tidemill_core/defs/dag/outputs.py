@@ -10,6 +10,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -231,7 +232,7 @@ def _metadata_of_chain(
     keys = {source.step_key for sources in wanted.values() for source in sources}
     found: dict[str, Mapping[str, Any]] = {}
     for each in chain(instance, run):
-        known = _KNOWN.of_run(instance, each)
+        known = _KNOWN.of_run(instance, each, keys - found.keys())
         found.update({key: known[key] for key in keys - found.keys() if key in known})
         if len(found) == len(keys):
             break
@@ -248,6 +249,8 @@ class _RunEvents:
     """What has been read of one run's log."""
 
     cursor: str | None = None
+    is_whole: bool = False
+    """The run had ended when its log was read from the beginning: nothing can be missing."""
     by_step: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -261,14 +264,22 @@ class _Known:
         self._lock = threading.Lock()
         self._runs: OrderedDict[str, _RunEvents] = OrderedDict()
 
-    def of_run(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> Mapping[str, Mapping[str, Any]]:
-        """Metadata that carries outputs, by step key."""
+    def of_run(
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun, wanted: AbstractSet[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Metadata that carries outputs, by step key; `wanted` are the steps that must not be missed."""
         with self._lock:
             known = self._runs.setdefault(run.run_id, _RunEvents())
             self._runs.move_to_end(run.run_id)
             while len(self._runs) > _KEPT_RUNS:
                 self._runs.popitem(last=False)
+            known.is_whole = known.is_whole or (known.cursor is None and run.is_finished)
             self._read_on(instance, run.run_id, known)
+            if wanted - known.by_step.keys() and not known.is_whole:
+                # PostgreSQL may commit an event after one with a higher number, which was read already.
+                known.cursor = None
+                self._read_on(instance, run.run_id, known)
+                known.is_whole = run.is_finished
             return dict(known.by_step)
 
     @staticmethod
