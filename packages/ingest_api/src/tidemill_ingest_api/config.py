@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -20,6 +21,32 @@ ParamValue = str | int | float | bool
 RESERVED_PARAMS = frozenset({"limit", "order", "select", "after", "format"})
 """Parameters of the served API that are no filters."""
 CURSOR_PLACEHOLDER = "{cursor}"
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def check_header(name: str, value: str) -> None:
+    """Refuse what no header can carry, without showing it.
+
+    Raises:
+        ValueError: The name is no token, or the value holds a line break or another character that is not
+            printable ASCII (RFC 9110 5.5).
+    """
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a header")
+    if not (value.isascii() and value.isprintable()) or value != value.strip():
+        raise ValueError(
+            f"the value for header {name!r} has a line break, a space at its end or another character that a header"
+            " cannot carry; does the variable or file it comes from end with a line break?"
+        )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class NoAuth(Config):
@@ -35,6 +62,12 @@ class BearerAuth(Config):
     token: SecretStr
     """The token; write ``${GITHUB_TOKEN}``. An empty one sends no header."""
 
+    @field_validator("token")
+    @classmethod
+    def _sendable(cls, value: SecretStr) -> SecretStr:
+        check_header("authorization", value.get_secret_value())
+        return value
+
 
 class ApiKeyAuth(Config):
     """Send a key in a header or in the query."""
@@ -46,6 +79,12 @@ class ApiKeyAuth(Config):
     """Header or query parameter that carries it."""
     place: Literal["header", "query"] = "header"
     """Where it goes; a header is safer, URLs end up in logs."""
+
+    @model_validator(mode="after")
+    def _sendable(self) -> Self:
+        if self.place == "header":
+            check_header(self.name, self.key.get_secret_value())
+        return self
 
 
 class BasicAuth(Config):
@@ -108,6 +147,13 @@ class HttpConfig(Config):
     rate: RateConfig = RateConfig()
     """Pacing."""
 
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            check_header(name, text)
+        return value
+
 
 class Paging(Config):
     """What every way of paging has."""
@@ -130,7 +176,29 @@ class LinkHeaderPaging(Paging):
     """Relation to follow."""
 
 
-class PageNumberPaging(Paging):
+class PlacePaging(Paging):
+    """What paging by places has, where a list that moves can hide records or show them twice."""
+
+    rereads: int = Field(default=3, ge=0, le=100)
+    """Times the list is read again when it moved meanwhile: a record came on two pages, or the total changed or
+    does not fit. Moved each time, the run ends with exit code 75. 0 only warns."""
+    verify: bool = False
+    """Read the list again until two readings find the same records: for lists from which records are deleted, or
+    whose order changes, while they are read, and which tell no total. Doubles the requests."""
+
+    @model_validator(mode="after")
+    def _can_verify(self) -> Self:
+        if self.verify and not self.rereads:
+            raise ValueError("`verify` reads the list again; give `rereads` of at least 1")
+        return self
+
+    @property
+    def counts_pages(self) -> bool:
+        """Whether the total it knows is one of pages."""
+        return False
+
+
+class PageNumberPaging(PlacePaging):
     """Count pages up until one is empty or short."""
 
     type: Literal["page"]
@@ -145,8 +213,13 @@ class PageNumberPaging(Paging):
     total_pages: str | None = None
     """Path to the number of pages in the body; allows fetching pages at once."""
 
+    @property
+    def counts_pages(self) -> bool:
+        """Its total is one of pages."""
+        return True
 
-class OffsetPaging(Paging):
+
+class OffsetPaging(PlacePaging):
     """Skip the records already seen."""
 
     type: Literal["offset"]
@@ -350,6 +423,10 @@ class SourceConfig(Config):
     """``https://host/prefix``; ``env:NAME`` and ``resource:NAME`` are looked up when a run starts."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts that redirects and next links may lead to; empty means only that of `base_url`."""
+    allow_private: tuple[str, ...] = ()
+    """Hosts that may lead to private, loopback or link-local addresses: names, addresses or networks
+    (``localhost``, ``10.1.2.3``, ``10.0.0.0/8``). An address that `base_url` or `allowed_hosts` writes out in digits
+    needs none, unless it is link-local."""
     auth: Auth = NoAuth()
     """Credentials for the API."""
     http: HttpConfig = HttpConfig()
@@ -360,6 +437,19 @@ class SourceConfig(Config):
     """``sqlite:///file.db`` or ``postgresql://...``; unset means the configured or embedded PostgreSQL."""
     serve: ServeConfig | None = None
     """How the tables are served; needed by ``tidemill ingest serve``."""
+
+    @field_validator("allow_private")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if "/" in entry:
+                try:
+                    ip_network(entry)
+                except ValueError as error:
+                    raise ValueError(f"{entry!r} is no network: {error}") from None
+            elif not _HOST.fullmatch(entry) and not _is_address(entry):
+                raise ValueError(f"{entry!r} is no host name, address or network; write it without scheme and port")
+        return value
 
     @field_validator("base_url")
     @classmethod

@@ -6,9 +6,11 @@ IngestError
 │   ├── UpstreamThrottled      (Transient) told to wait, `retry_after_s` says how long
 │   ├── UpstreamRefused        (Permanent) 4xx: credentials, path or parameters are wrong
 │   ├── UntrustedUrl           (Permanent) a redirect or next link leaves `allowed_hosts`
+│   ├── PrivateAddress         (Permanent) a host leads to an address that is not public and not allowed
 │   ├── ResponseTooLarge       (Permanent) more bytes than `http.max_response_bytes`
 │   ├── InvalidResponse        (Permanent) not JSON, or no records where `records` points
-│   └── PagingLoop             (Permanent) a page came twice, or more than `max_pages`
+│   ├── PagingLoop             (Permanent) a page came twice, or more than `max_pages`
+│   └── ListMoved              (Transient) the list changed every time it was read
 ├── RecordRejected             (Record)    a value does not fit its declared type
 ├── StoreError                 the database rows go to
 │   ├── StoreUnavailable       (Transient) no connection
@@ -65,6 +67,17 @@ class UntrustedUrl(UpstreamError, PermanentError):
         super().__init__(f"{source} sent us to {url}, {reason}; add its host to allowed_hosts if you trust it")
 
 
+class PrivateAddress(UpstreamError, PermanentError):
+    """A host leads to an address inside our own network."""
+
+    def __init__(self, host: str, address: str, kind: str) -> None:
+        self.host, self.address, self.kind = host, address, kind
+        super().__init__(
+            f"{host} leads to {address}, which is not public ({kind}); nothing was sent."
+            f" If you trust it, add {host} to allow_private"
+        )
+
+
 class ResponseTooLarge(UpstreamError, PermanentError):
     """An answer is larger than we accept."""
 
@@ -87,6 +100,17 @@ class PagingLoop(UpstreamError, PermanentError):
     def __init__(self, url: str, reason: str) -> None:
         self.url, self.reason = url, reason
         super().__init__(f"paging stopped at {url}: {reason}; check `paginate`")
+
+
+class ListMoved(UpstreamError, TransientError):
+    """Records changed places every time the list was read, so none of the readings is sure to be whole."""
+
+    def __init__(self, url: str, readings: int, reason: str) -> None:
+        self.url, self.readings, self.reason = url, readings, reason
+        super().__init__(
+            f"the list at {url} moved in each of {readings} readings: {reason}; rows so far are kept, the cursor is not"
+            " moved. Sort it by a field that never changes (`params`), or raise paginate.rereads"
+        )
 
 
 class RecordRejected(IngestError, RecordError):

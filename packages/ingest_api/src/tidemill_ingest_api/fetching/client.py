@@ -1,7 +1,4 @@
-"""Ask an untrusted API for pages: paced, retried, pinned to known hosts, and never showing a secret.
-
-httpx stands behind `Transport`; no type of its appears outside `HttpxTransport`.
-"""
+"""Ask an untrusted API for pages: paced, retried, pinned to known hosts, and never showing a secret."""
 
 from __future__ import annotations
 
@@ -15,100 +12,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 from tidemill_core.lifecycle import StopToken
 from tidemill_core.retry import Retry
 from tidemill_core.telemetry.redact import redact
 
 from tidemill_ingest_api import config, metrics
-from tidemill_ingest_api.errors import (
-    ResponseTooLarge,
-    UntrustedUrl,
-    UpstreamRefused,
-    UpstreamThrottled,
-    UpstreamUnavailable,
-)
+from tidemill_ingest_api.errors import UntrustedUrl, UpstreamRefused, UpstreamThrottled, UpstreamUnavailable
+from tidemill_ingest_api.fetching.addresses import address_rules
 from tidemill_ingest_api.fetching.decode import decode_json
-
-if TYPE_CHECKING:
-    import httpx
+from tidemill_ingest_api.fetching.transport import HttpxTransport, Request, Response, Transport
+from tidemill_ingest_api.fetching.urls import origin, set_param, shown, without_params
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 NO_CONTENT, NOT_MODIFIED = 204, 304
 _WINDOW_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _SHOWN_BODY = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """An answer; header names are lower case, the body is decompressed, `value` is its JSON (status 200)."""
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    value: Any = None
-
-
-class Transport(Protocol):
-    """Sends one GET and reads the whole answer; does not follow redirects or try again."""
-
-    def get(self, url: str, headers: Mapping[str, str], *, max_bytes: int) -> Response:
-        """Send a GET.
-
-        Raises:
-            UpstreamUnavailable: No whole answer came.
-            ResponseTooLarge: It is larger than `max_bytes`.
-        """
-
-    def close(self) -> None:
-        """Release connections."""
-
-
-class HttpxTransport:
-    """The real transport."""
-
-    def __init__(self, http: config.HttpConfig) -> None:
-        import httpx
-
-        self._max_s = http.max_response_s
-        limits = httpx.Limits(max_connections=http.concurrency, max_keepalive_connections=http.concurrency)
-        self._client = httpx.Client(timeout=http.timeout_s, follow_redirects=False, limits=limits)
-
-    def get(self, url: str, headers: Mapping[str, str], *, max_bytes: int) -> Response:
-        """Send a GET and read at most `max_bytes`."""
-        import httpx
-
-        try:
-            with self._client.stream("GET", url, headers=dict(headers)) as answer:
-                body = _read(answer, shown(url), max_bytes, time.monotonic() + self._max_s)
-                lower = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(url=url, status=answer.status_code, headers=lower, body=body)
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise UpstreamUnavailable(shown(url), redact(f"{type(error).__name__} {error}".strip())) from None
-        except httpx.InvalidURL as error:
-            raise UntrustedUrl(shown(url), "the configuration", f"which is no URL ({error})") from None
-
-    def close(self) -> None:
-        """Close the connection pool."""
-        self._client.close()
-
-
-def _read(answer: httpx.Response, url: str, max_bytes: int, deadline: float) -> bytes:
-    declared = answer.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise ResponseTooLarge(url, max_bytes)
-    parts, size = [], 0
-    for part in answer.iter_bytes():
-        size += len(part)
-        if size > max_bytes:
-            raise ResponseTooLarge(url, max_bytes)
-        if time.monotonic() > deadline:
-            raise UpstreamUnavailable(url, "the answer came too slowly (http.max_response_s)")
-        parts.append(part)
-    return b"".join(parts)
 
 
 @dataclass(slots=True)
@@ -198,13 +118,13 @@ class Client:
     ) -> None:
         self.source, self.base_url = source, base_url
         self.traffic = Traffic()
-        self._transport = transport or HttpxTransport(source.http)
+        self._transport = transport or HttpxTransport(source.http, address_rules(source, base_url))
         self._stop = stop or StopToken()
         self._sleep, self._wall = sleep, wall
         self._pacer = Pacer(source.http.rate, wall=wall)
         throttled = source.http.rate.throttled_text
         self._throttled = re.compile(throttled.encode()) if throttled else None
-        self._origin = _origin(base_url)
+        self._origin = origin(base_url)
         self._allowed = frozenset(host.lower() for host in source.allowed_hosts)
         self._secret_param = _query_param(source.auth)
 
@@ -216,6 +136,7 @@ class Client:
             UpstreamThrottled: The API kept asking us to wait.
             UpstreamRefused: A status that another try cannot change.
             UntrustedUrl: The URL or a redirect leaves the allowed hosts.
+            PrivateAddress: Its host leads to an address that is not public and not allowed.
             ResponseTooLarge: The answer exceeds `http.max_response_bytes`.
             Stopped: The stop token was set while waiting.
         """
@@ -259,13 +180,13 @@ class Client:
         self._pause(self._pacer.take())
         self._stop.raise_if_set()
         sent = {"accept": "application/json", "user-agent": "tidemill-ingest", **self.source.http.headers, **headers}
-        if _origin(url) == self._origin:
+        if origin(url) == self._origin:
             sent |= _auth_headers(self.source.auth)
             if self._secret_param:
-                url = _set_param(url, self._secret_param, _secret(self.source.auth))
+                url = set_param(url, self._secret_param, _secret(self.source.auth))
         began, status = time.perf_counter(), "error"
         try:
-            answer = self._transport.get(url, sent, max_bytes=self.source.http.max_response_bytes)
+            answer = self._transport.send(Request(url=url, headers=sent), max_bytes=self.source.http.max_response_bytes)
             status = str(answer.status)
         finally:
             labels = {"source": self.source.source, "stream": stream}
@@ -304,9 +225,9 @@ class Client:
             raise UntrustedUrl(shown(url), blame, f"whose scheme {parts.scheme!r} we do not speak")
         if parts.scheme == "http" and self._origin[0] == "https":
             raise UntrustedUrl(shown(url), blame, "which is not encrypted while base_url is")
-        if _origin(url)[1:] == self._origin[1:]:
+        if origin(url)[1:] == self._origin[1:]:
             return
-        if host not in self._allowed and f"{host}:{_origin(url)[2]}" not in self._allowed:
+        if host not in self._allowed and f"{host}:{origin(url)[2]}" not in self._allowed:
             raise UntrustedUrl(shown(url), blame, f"whose host {host} is not allowed")
 
     def _pause(self, wait_s: float) -> None:
@@ -338,33 +259,6 @@ def retry_after_s(value: str | None, now: float) -> float | None:
         return None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return max(0.0, (moment - datetime.fromtimestamp(now, UTC)).total_seconds())
-
-
-def shown(url: str) -> str:
-    """Write a URL for people: without user info, query values that look like secrets masked."""
-    parts = urlsplit(url)
-    return redact(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
-
-
-def without_params(url: str, names: set[str | None]) -> str:
-    """Drop query parameters."""
-    parts = urlsplit(url)
-    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in names]
-    return urlunsplit(parts._replace(query=urlencode(kept)))
-
-
-def _set_param(url: str, name: str, value: str) -> str:
-    parts = urlsplit(without_params(url, {name}))
-    return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, urlencode({name: value})]))))
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    return parts.scheme, (parts.hostname or "").lower(), port or (443 if parts.scheme == "https" else 80)
 
 
 def _auth_headers(auth: config.Auth) -> dict[str, str]:
@@ -400,4 +294,4 @@ def _is_number(text: str) -> bool:
     return text.strip().replace(".", "", 1).isdigit()
 
 
-__all__ = ["Client", "HttpxTransport", "Pacer", "Response", "Traffic", "Transport", "retry_after_s"]
+__all__ = ["Client", "Pacer", "Traffic", "retry_after_s"]

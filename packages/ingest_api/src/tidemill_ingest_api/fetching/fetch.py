@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -21,11 +21,14 @@ from tidemill_core.lineage_hooks import Column, announce_wrote
 from tidemill_core.telemetry import get_logger
 
 from tidemill_ingest_api import metrics
-from tidemill_ingest_api.config import SourceConfig, StreamConfig
-from tidemill_ingest_api.errors import RecordRejected
+from tidemill_ingest_api.config import PlacePaging, SourceConfig, StreamConfig
+from tidemill_ingest_api.errors import ListMoved, RecordRejected
 from tidemill_ingest_api.fetching import cursors
-from tidemill_ingest_api.fetching.client import Client, shown
+from tidemill_ingest_api.fetching.client import Client
+from tidemill_ingest_api.fetching.moving import Reading
 from tidemill_ingest_api.fetching.pages import Page, read_pages
+from tidemill_ingest_api.fetching.paginate import first_url
+from tidemill_ingest_api.fetching.urls import shown
 from tidemill_ingest_api.records.flatten import Flattener, Row, compile_stream
 from tidemill_ingest_api.stores._base import Commit, LoadStatus, PageState, Store, StreamState, TableSpec, Writer
 
@@ -42,6 +45,7 @@ class StreamReport:
         unchanged: Records whose row was equal already; nothing was written for them.
         duplicates: Records replaced by a later one with the same key in the same batch.
         rejected: Records left out (`on_bad_record: skip`).
+        rereads: Times the list was read again because it moved while it was read.
         wait_s: Seconds waited for the API's limits and between tries.
     """
 
@@ -59,6 +63,7 @@ class StreamReport:
     unchanged: int = 0
     duplicates: int = 0
     rejected: int = 0
+    rereads: int = 0
     bytes: int = 0
     commits: int = 0
     wait_s: float = 0.0
@@ -91,6 +96,7 @@ def run_source(
     Raises:
         UnknownTable: There is no such stream.
         UpstreamError: The API failed; everything committed so far stays.
+        ListMoved: Every reading of a list was another; everything committed so far stays.
         StoreError: The store failed.
         Stopped: `stop` was set; everything committed so far stays.
     """
@@ -129,15 +135,16 @@ def run_stream(
         load.report.table = store.shown_name(spec)
         known = StreamState() if is_full else load.state
         cursor = cursors.request_text(stream, known.cursor)
-        for page in read_pages(source, stream, client, known.pages, cursor):
-            if stop:
-                stop.raise_if_set()
-            load.take(page)
-            if len(load.rows) >= stream.batch_rows:
-                load.commit("partial")
-            _traffic(load.report, client, before)
-            if on_page:
-                on_page(load.report)
+        for pages in load.readings(source, client, known.pages, cursor):
+            for page in pages:
+                if stop:
+                    stop.raise_if_set()
+                load.take(page)
+                if len(load.rows) >= stream.batch_rows:
+                    load.commit("partial")
+                _traffic(load.report, client, before)
+                if on_page:
+                    on_page(load.report)
         load.report.seconds = round(time.monotonic() - began, 3)
         load.commit("done")
     load.report.rows = store.count(spec)
@@ -191,8 +198,32 @@ class _Load:
         self._cursor = self.state.cursor
         self._pages: list[PageState] = []
         self._seen: set[str] = set()
+        self._reading = Reading(stream.paginate)
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         report.load_id = f"{self._started_at.replace(':', '').replace('-', '')[:19]}-{secrets.token_hex(4)}"
+
+    def readings(
+        self, source: SourceConfig, client: Client, known: Mapping[str, PageState], cursor: str | None
+    ) -> Iterator[Iterator[Page]]:
+        """Give the pages of the list, and give them again while it moves under the reader.
+
+        Raises:
+            ListMoved: It moved in every reading that `paginate.rereads` allows.
+        """
+        paging, before = self._stream.paginate, None
+        rereads = paging.rereads if isinstance(paging, PlacePaging) else 0
+        for number in range(1, rereads + 2):
+            yield read_pages(source, self._stream, client, known, cursor)
+            reason = self._reading.again(before)
+            if not reason:
+                return
+            log.warning("list_read_again", stream=self._stream.name, reading=number, reason=reason)
+            # Without conditions: what did not change since the last run may have moved within this one.
+            before, self._reading, known = self._reading, Reading(paging), {}
+            self.commit("partial")
+            self.report.rereads += 1
+        if rereads:
+            raise ListMoved(shown(first_url(client.base_url, self._stream, cursor)), rereads + 1, reason)
 
     def take(self, page: Page) -> None:
         """Add a page's rows and state."""
@@ -203,9 +234,11 @@ class _Load:
             labels = {"source": self.report.source, "stream": self.report.stream}
             metrics.NOT_MODIFIED.labels(**labels).inc()
             known = self.state.pages[page.key]
+            self._reading.skip()
             self._cursor = cursors.greater(self._stream, self._cursor, known.cursor)
             return
-        greatest = self._add(page.records)
+        greatest, keys = self._add(page.records)
+        self._reading.take(keys, records=len(page.records), total=page.total)
         self._cursor = cursors.greater(self._stream, self._cursor, greatest)
         if page.etag or page.last_modified:
             self._pages.append(
@@ -247,8 +280,9 @@ class _Load:
         report.version = written.version
         self.rows, self._pages = {}, []
 
-    def _add(self, records: Sequence[Any]) -> str | None:
+    def _add(self, records: Sequence[Any]) -> tuple[str | None, list[tuple[Any, ...]]]:
         greatest: Any = None
+        keys = []
         flatten, key_of, rows = self._compiled.flatten, self._compiled.key_of, self.rows
         self.report.records += len(records)
         at = self._cursor_at
@@ -259,6 +293,7 @@ class _Load:
                 self._reject(error)
                 continue
             key = key_of(row)
+            keys.append(key)
             old = rows.get(key)
             if at is not None and row[at] is not None:
                 greatest = row[at] if greatest is None or row[at] > greatest else greatest
@@ -267,7 +302,7 @@ class _Load:
                 if at is not None and old[at] is not None and (row[at] is None or row[at] < old[at]):
                     continue
             rows[key] = row
-        return cursors.stored_text(greatest)
+        return cursors.stored_text(greatest), keys
 
     def _reject(self, error: RecordRejected) -> None:
         if self._stream.on_bad_record == "fail":
@@ -299,8 +334,9 @@ def _traffic(report: StreamReport, client: Client, before: _Snapshot) -> None:
 
 
 def _facts(report: StreamReport) -> dict[str, Any]:
-    names = ("requests", "retries", "pages", "not_modified", "records", "duplicates", "rejected", "bytes", "wait_s")
-    return {name: getattr(report, name) for name in (*names, "inserted", "updated", "unchanged", "seconds")}
+    counts = ("requests", "retries", "pages", "not_modified", "records", "duplicates", "rejected", "rereads")
+    names = (*counts, "bytes", "wait_s", "inserted", "updated", "unchanged", "seconds")
+    return {name: getattr(report, name) for name in names}
 
 
 __all__ = ["OnPage", "StreamReport", "run_source", "run_stream", "table_spec"]

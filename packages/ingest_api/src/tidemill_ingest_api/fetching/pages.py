@@ -9,8 +9,10 @@ from typing import Any
 
 from tidemill_ingest_api.config import CursorPaging, LinkHeaderPaging, SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import InvalidResponse, PagingLoop, UpstreamUnavailable
-from tidemill_ingest_api.fetching.client import NO_CONTENT, NOT_MODIFIED, Client, Response, shown
-from tidemill_ingest_api.fetching.paginate import PageContent, first_url, next_url, other_urls
+from tidemill_ingest_api.fetching.client import NO_CONTENT, NOT_MODIFIED, Client
+from tidemill_ingest_api.fetching.paginate import PageContent, first_url, next_url, other_urls, told_total
+from tidemill_ingest_api.fetching.transport import Response
+from tidemill_ingest_api.fetching.urls import shown
 from tidemill_ingest_api.records.flatten import dig
 from tidemill_ingest_api.stores._base import PageState
 
@@ -25,6 +27,7 @@ class Page:
     records: Sequence[Any] = ()
     etag: str | None = None
     last_modified: str | None = None
+    total: int | None = None
 
 
 def read_pages(
@@ -106,8 +109,9 @@ class _Walk:
         state = self._known.get(key)
         headers: dict[str, str] = {}
         if state is not None:
-            headers |= {"if-none-match": state.etag} if state.etag else {}
-            headers |= {"if-modified-since": state.last_modified} if state.last_modified else {}
+            etag, modified = _echoed(state.etag), _echoed(state.last_modified)
+            headers |= {"if-none-match": etag} if etag else {}
+            headers |= {"if-modified-since": modified} if modified else {}
         answer = self._client.get(url, stream=self._stream.name, headers=headers)
         if answer.status == NOT_MODIFIED:
             if state is None:
@@ -125,8 +129,9 @@ class _Walk:
             key=key,
             next_key=self.key(self._client.clean(following)) if following else None,
             records=records,
-            etag=answer.headers.get("etag") if remember else None,
-            last_modified=answer.headers.get("last-modified") if remember else None,
+            etag=_echoed(answer.headers.get("etag")) if remember else None,
+            last_modified=_echoed(answer.headers.get("last-modified")) if remember else None,
+            total=told_total(self._stream.paginate, answer.value),
         )
         return page, content
 
@@ -162,6 +167,11 @@ class _Walk:
             raise PagingLoop(shown(url), "the page is equal to the one before; the API ignores the page parameter")
         self._last = page.records
         return page
+
+
+def _echoed(value: str | None) -> str | None:
+    """Give a header's value that we may send back: the server chose it, so only what a header can carry."""
+    return value if value and value.isascii() and value.isprintable() else None
 
 
 def find_records(stream: StreamConfig, body: Any, url: str) -> list[Any]:

@@ -93,6 +93,15 @@ def other_urls(paging: config.Paginate, page: PageContent) -> Sequence[str]:
     return ()
 
 
+def told_total(paging: config.Paginate, body: Any) -> int | None:
+    """Read how many pages or records there are, where the paging knows the place; else None."""
+    match paging:
+        case config.PageNumberPaging(total_pages=str() as path) | config.OffsetPaging(total=str() as path):
+            found = dig(body, path.split("."))
+            return found if isinstance(found, int) else None
+    return None
+
+
 def links(header: str) -> dict[str, str]:
     """Read a Link header (RFC 8288) into relation -> URL.
 

@@ -11,8 +11,9 @@ from typing import Any
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
 from tidemill_ingest_api.fetching import cursors
-from tidemill_ingest_api.fetching.client import Client, shown
+from tidemill_ingest_api.fetching.client import Client
 from tidemill_ingest_api.fetching.pages import read_pages
+from tidemill_ingest_api.fetching.urls import shown
 from tidemill_ingest_api.records.flatten import compile_stream
 
 _WIDER = {("int64", "float64"): "float64", ("date", "timestamp"): "timestamp"}

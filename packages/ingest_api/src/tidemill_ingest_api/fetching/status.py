@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.fetching import cursors
-from tidemill_ingest_api.fetching.client import shown
 from tidemill_ingest_api.fetching.fetch import table_spec
 from tidemill_ingest_api.fetching.paginate import first_url
+from tidemill_ingest_api.fetching.urls import shown
 from tidemill_ingest_api.stores._base import Load, Store
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tidemill_ingest_api.fetching.client import Response
+from tidemill_ingest_api.fetching.transport import Request, Response
 
 
 @dataclass(slots=True)
@@ -15,14 +15,16 @@ class FakeTransport:
 
     answers: deque[Response | Exception]
     asked: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
-    def get(self, url: str, headers: Mapping[str, str], *, max_bytes: int) -> Response:  # noqa: ARG002  # the contract
+    def send(self, request: Request, *, max_bytes: int) -> Response:  # noqa: ARG002  # the contract
         """Give the next answer."""
-        self.asked.append((url, dict(headers)))
+        self.asked.append((request.url, dict(request.headers)))
+        self.requests.append(request)
         answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return Response(url=url, status=answer.status, headers=answer.headers, body=answer.body)
+        return Response(url=request.url, status=answer.status, headers=answer.headers, body=answer.body)
 
     def close(self) -> None:
         """There is nothing to release."""
