@@ -41,9 +41,13 @@ def resumed(
                 response.close()
                 raise PreconditionFailed(endpoint.store_url, request.key or "")
             etag = etag or found
+            # A server or proxy that ignores the range answers 200 with the whole object.
+            skip = 0 if response.status == HTTPStatus.PARTIAL_CONTENT else done
             for chunk in endpoint.chunks(response, request, chunk_bytes):
-                done += len(chunk)
-                yield chunk
+                fresh, skip = chunk[skip:], max(0, skip - len(chunk))
+                done += len(fresh)
+                if fresh:
+                    yield fresh
         except StoreUnavailable:
             failures = failures + 1 if done == before else 0
             if failures == _TRIES:

@@ -42,6 +42,8 @@ PAGE_KEYS = 1_000
 """Keys per listing request."""
 _MOST_PARTS = 10_000
 _DELETE_AT_ONCE = 1_000
+_PASSING = frozenset({"InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout"})
+"""Codes of single keys, inside a 200, that may pass by themselves."""
 _META = "x-amz-meta-"
 _NOT_OURS = frozenset({int(HTTPStatus.FORBIDDEN), int(HTTPStatus.NOT_FOUND)})
 
@@ -323,10 +325,13 @@ class S3Store:
             doing=f"delete {len(keys)} objects",
         )
         answer = parse(self._endpoint.send(request).body, self._url, request.doing)
-        for error in answer.children("Error"):
-            if error.text("Code") != "NoSuchKey":
-                reason = f"{error.text('Key')!r}: {error.text('Code')} {error.text('Message')}"
+        failed = [error for error in answer.children("Error") if error.text("Code") != "NoSuchKey"]
+        refused = [error for error in failed if error.text("Code") not in _PASSING]
+        for error in refused or failed:
+            reason = f"{error.text('Key')!r}: {error.text('Code')} {error.text('Message')}"
+            if refused:
                 raise StoreRefused(self._url, request.doing, reason=reason)
+            raise StoreUnavailable(self._url, request.doing, reason)
 
     def _request(self, method: str, key: str, verb: str, **more: Any) -> Request:
         checked_key(self._url, key)
