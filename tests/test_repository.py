@@ -64,11 +64,11 @@ def test_a_package_has_its_readme_types_and_tests(package: str) -> None:
     assert list(folder.glob("tests/**/test_*.py"))
 
 
-def test_property_tests_take_their_deadline_from_the_one_profile() -> None:
+def test_property_tests_share_one_profile() -> None:
     own = [
         str(path.relative_to(ROOT))
         for path in tracked("packages/*/tests/**.py", "tests/**.py", "deploy/tests/**.py")
-        if path != Path(__file__) and re.search(r"deadline=None|register_profile", path.read_text())
+        if path != Path(__file__) and re.search(r"register_profile", path.read_text())
     ]
 
     assert [] == own

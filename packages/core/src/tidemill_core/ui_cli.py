@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tidemill_core.cli_output import Bounded
+from tidemill_core.errors import ConfigError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,9 +20,9 @@ LOCATIONS = "tidemill.code_location"
 
 @click.command()
 @click.option("-m", "--module", default=None, help="Module of the definitions (default: the project's in this folder).")
-@click.option("-f", "--file", "python_file", default=None, type=click.Path(exists=True), help="Python file of them.")
+@click.option("-f", "--file", "python_file", default=None, help="Python file of them.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=None, type=click.IntRange(1, 65535), help=f"Port (default: {PORT}, or the next free).")
+@click.option("--port", default=None, type=Bounded(1, 65_535), help=f"Port (default: {PORT}, or the next free).")
 def ui(module: str | None, python_file: str | None, host: str, port: int | None) -> int:
     """Open the Dagster UI: webserver and daemon, until interrupted."""
     import os
@@ -47,6 +50,7 @@ def _target(module: str | None, python_file: str | None) -> list[str]:
     """Choose whose definitions are shown: those named, this folder's project's, or those installed.
 
     Raises:
+        ConfigError: The file that is named is not there.
         click.UsageError: Both are named, or there are none, or several are installed.
     """
     from importlib.metadata import entry_points
@@ -55,6 +59,8 @@ def _target(module: str | None, python_file: str | None) -> list[str]:
     if module and python_file:
         raise click.UsageError("give --module or --file, not both")
     if python_file:
+        if not Path(python_file).is_file():
+            raise ConfigError(f"{python_file}: cannot be read: No such file or directory")
         return ["-f", python_file]
     if module:
         return ["-m", module]

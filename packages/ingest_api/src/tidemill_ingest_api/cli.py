@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from tidemill_core.cli_output import Bounded, emit
 from tidemill_core.variables import read_secret
 
 from tidemill_ingest_api.variables import STORE as STORE_VARIABLE
@@ -64,7 +65,7 @@ def run(
     if show is not None:
         click.echo("", err=True)
     if as_json:
-        click.echo(json.dumps([asdict(report) for report in reports]))
+        emit(reports, as_json=True)
         return
     for report in reports:
         click.echo(_summary(report))
@@ -93,7 +94,7 @@ def plan(config: str, streams: tuple[str, ...], store: str | None, base_url: str
     with opened(store_url(source, store)) as target:
         plans = [plan_stream(source, stream, target, base) for stream in chosen]
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in plans]))
+        emit(plans, as_json=True)
         return
     for each in plans:
         state = "new" if each.is_new else f"{each.rows} rows, {each.known_pages} known pages, cursor {each.cursor}"
@@ -104,8 +105,8 @@ def plan(config: str, streams: tuple[str, ...], store: str | None, base_url: str
 @CONFIG
 @STREAM
 @BASE_URL
-@click.option("--pages", default=1, show_default=True, type=click.IntRange(1), help="Pages to fetch, at most.")
-@click.option("--rows", default=5, show_default=True, type=click.IntRange(0), help="Rows to print, at most.")
+@click.option("--pages", default=1, show_default=True, type=Bounded(1), help="Pages to fetch, at most.")
+@click.option("--rows", default=5, show_default=True, type=Bounded(0), help="Rows to print, at most.")
 @click.option("--fields", is_flag=True, help="Print the fields that the sample suggests, as YAML.")
 def preview(
     config: str, streams: tuple[str, ...], base_url: str | None, pages: int, rows: int, *, fields: bool
@@ -138,7 +139,7 @@ def preview(
 @ingest.command()
 @CONFIG
 @STORE
-@click.option("--limit", default=10, show_default=True, type=click.IntRange(1), help="Loads to show.")
+@click.option("--limit", default=10, show_default=True, type=Bounded(1), help="Loads to show.")
 @JSON
 def status(config: str, store: str | None, limit: int, *, as_json: bool) -> None:
     """Show each stream's rows and cursor, and the last loads."""
@@ -150,7 +151,7 @@ def status(config: str, store: str | None, limit: int, *, as_json: bool) -> None
     with opened(store_url(source, store)) as target:
         found = source_status(source, target, limit=limit)
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        emit(found, as_json=True)
         return
     for stream in found.streams:
         click.echo(f"{stream.stream}: {stream.rows} rows in {stream.table}, cursor {stream.cursor or '-'}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from tidemill_core.cli_output import Bounded, emit
 
 if TYPE_CHECKING:
     from tidemill_lineage.events import EventLog
@@ -64,7 +64,7 @@ def show(name: str | None, path: Path | None, *, as_json: bool) -> None:
 
 @lineage.command()
 @click.argument("name")
-@click.option("--depth", type=click.IntRange(min=1), help="How many steps at most.")
+@click.option("--depth", type=Bounded(1), help="How many steps at most.")
 @_options
 def upstream(name: str, depth: int | None, path: Path | None, *, as_json: bool) -> None:
     """List what NAME is made from, nearest first."""
@@ -73,7 +73,7 @@ def upstream(name: str, depth: int | None, path: Path | None, *, as_json: bool) 
 
 @lineage.command()
 @click.argument("name")
-@click.option("--depth", type=click.IntRange(min=1), help="How many steps at most.")
+@click.option("--depth", type=Bounded(1), help="How many steps at most.")
 @_options
 def downstream(name: str, depth: int | None, path: Path | None, *, as_json: bool) -> None:
     """List what is made from NAME, nearest first."""
@@ -119,7 +119,7 @@ def diff(before: str, after: str, path: Path | None, *, as_json: bool) -> None:
         for each in fields(found)
     }
     if as_json:
-        click.echo(json_module.dumps(values, indent=2))
+        emit(values, as_json=True)
         return
     for name, items in values.items():
         sign = "+" if name.endswith("added") else "-"
@@ -211,7 +211,7 @@ def validate(path: Path | None, *, as_json: bool) -> None:
 def _print(rows: Iterable[Any], *, as_json: bool, line: Callable[[Any], str]) -> None:
     values = list(rows)
     if as_json:
-        click.echo(json_module.dumps(values, indent=2))
+        emit(values, as_json=True)
         return
     for each in values:
         click.echo(line(each))

@@ -4,6 +4,7 @@ LineageError
 ├── CaptureError        (Permanent) edges could not be read from a plan or a query
 │   └── UnsupportedPlan (Permanent) a plan node or version we do not read
 ├── GraphError          (Permanent) a graph document or a query on it is wrong
+│   ├── GraphMissing    (ConfigError) the file of a graph is not there
 │   └── GraphDamaged    (Permanent) a document of ours was cut short or changed
 ├── EmitError           a graph store or endpoint refused
 │   ├── EmitterDown     (Transient) not there, or too slow: try again
@@ -13,7 +14,7 @@ LineageError
 
 from __future__ import annotations
 
-from tidemill_core.errors import PermanentError, TidemillError, TransientError
+from tidemill_core.errors import ConfigError, PermanentError, TidemillError, TransientError
 
 
 class LineageError(TidemillError):
@@ -30,6 +31,10 @@ class UnsupportedPlan(CaptureError):
 
 class GraphError(LineageError, PermanentError):
     """A graph document, or a name asked of it, is wrong."""
+
+
+class GraphMissing(GraphError, ConfigError):
+    """The file that holds the graph is not there, or cannot be read."""
 
 
 class GraphDamaged(GraphError):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from tidemill_core.cli_output import Bounded, emit, emit_line, schema_command
 
 if TYPE_CHECKING:
-    from tidemill_loader.config import LoadConfig
+    from tidemill_loader.config import LoadConfig, LoadsFile
 
 Command = Callable[..., Any]
 
@@ -57,7 +58,10 @@ def run(files: Sequence[str], config: Path | None, *, force: bool, quiet: bool, 
     with stop_on_signals() as stop, _progress(quiet=quiet) as progress:
         for each in loads:
             result = run_load(each, url(), stop=stop, progress=progress, force=force)
-            click.echo(_json(result) if as_json else _sentence(result))
+            if as_json:
+                emit_line(result)
+            else:
+                click.echo(_sentence(result))
 
 
 @load.command()
@@ -70,7 +74,7 @@ def plan(files: Sequence[str], config: Path | None, *, as_json: bool, **given: A
     for each in loads:
         made = plan_load(each)
         if as_json:
-            click.echo(_plan_json(made))
+            emit_line(_plan_facts(made))
             continue
         click.echo(f"-- {each.mode} {each.target}: {len(made.files)} files, {len(made.tasks)} units")
         click.echo(f"{made.ddl};" if made.files else "-- no files")
@@ -88,8 +92,19 @@ def validate(files: Sequence[str], config: Path | None, *, as_json: bool, **give
     loads, _ = _loads(files, config, given)
     for each in loads:
         made = plan_load(each)
-        text = f"{each.target}: {len(made.files)} files, {len(made.schema.names)} columns, ok"
-        click.echo(_plan_json(made) if as_json else text)
+        if as_json:
+            emit_line(_plan_facts(made))
+        else:
+            click.echo(f"{each.target}: {len(made.files)} files, {len(made.schema.names)} columns, ok")
+
+
+def _model() -> type[LoadsFile]:
+    from tidemill_loader.config import LoadsFile
+
+    return LoadsFile
+
+
+load.add_command(schema_command(_model))
 
 
 @load.command()
@@ -101,12 +116,12 @@ def status(table: str | None, *, url: str | None, as_json: bool) -> None:
     from tidemill_loader.report import load_status
 
     rows = load_status(_url(url), table)
-    _print(rows, as_json=as_json, empty="nothing is loaded yet")
+    emit(rows, as_json=as_json, empty="nothing is loaded yet")
 
 
 @load.command()
 @click.argument("table")
-@click.option("--limit", default=100, show_default=True, help="Rows to show.")
+@click.option("--limit", type=Bounded(1), default=100, show_default=True, help="Rows to show.")
 @click.option("--url", envvar="TIDEMILL_POSTGRES_URL", help="PostgreSQL URL; default the embedded server.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rejects(table: str, *, limit: int, url: str | None, as_json: bool) -> None:
@@ -114,7 +129,7 @@ def rejects(table: str, *, limit: int, url: str | None, as_json: bool) -> None:
     from tidemill_loader.report import load_rejects
 
     rows = load_rejects(_url(url), table, limit=limit)
-    _print(rows, as_json=as_json, empty=f"no rejected rows of {table}")
+    emit(rows, as_json=as_json, empty=f"no rejected rows of {table}")
 
 
 def _loads(
@@ -184,43 +199,15 @@ def _sentence(result: Any) -> str:
     return text
 
 
-def _json(value: Any) -> str:
-    from dataclasses import asdict, is_dataclass
-
-    import orjson
-
-    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    return orjson.dumps(plain, default=str).decode()
-
-
-def _plan_json(plan: Any) -> str:
+def _plan_facts(plan: Any) -> dict[str, Any]:
     tasks = [
         {"url": t.source.url, "unit": t.unit.index, "rows": t.unit.rows, "bytes": t.unit.size_bytes} for t in plan.tasks
     ]
-    return _json(
-        {
-            "table": str(plan.config.target),
-            "mode": plan.config.mode,
-            "generation": plan.generation,
-            "ddl": plan.ddl if plan.files else None,
-            "columns": dict(plan.types),
-            "units": tasks,
-        }
-    )
-
-
-def _print(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
-    if as_json:
-        click.echo(_json(rows))
-        return
-    if not rows:
-        click.echo(empty)
-        return
-    widths = {name: max(len(name), *(len(_cell(row[name])) for row in rows)) for name in rows[0]}
-    click.echo("  ".join(name.ljust(width) for name, width in widths.items()).rstrip())
-    for row in rows:
-        click.echo("  ".join(_cell(row[name]).ljust(width) for name, width in widths.items()).rstrip())
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else str(value)
+    return {
+        "table": str(plan.config.target),
+        "mode": plan.config.mode,
+        "generation": plan.generation,
+        "ddl": plan.ddl if plan.files else None,
+        "columns": dict(plan.types),
+        "units": tasks,
+    }

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from tidemill_core.cli_output import Bounded, emit, schema_command
 
 if TYPE_CHECKING:
     from tidemill_stream.config import PipelineConfig, PipelinesConfig
     from tidemill_stream.plan import Plan
     from tidemill_stream.running.draining import DrainProgress
 
-_FILE = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_FILE = click.argument("config", type=click.Path(path_type=Path))
 _ONLY = click.option("--only", multiple=True, metavar="NAME", help="Only this pipeline of the file; may be repeated.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -41,7 +42,7 @@ def validate(config: Path, as_json: bool) -> None:  # noqa: FBT001 - click passe
         for plan in plans
     ]
     if as_json:
-        _print_json(found)
+        emit(found, as_json=True)
         return
     for each in found:
         click.echo(f"{each['pipeline']}: {', '.join(each['topics'])} -> {', '.join(each['outputs'])}")
@@ -69,7 +70,7 @@ def drain(config: Path, only: tuple[str, ...], takeover: bool, as_json: bool) ->
                 result = run_drain(plan, _servers(plan.config), context, stop=stop, takeover=takeover, on_progress=note)
             results.append(result)
     if as_json:
-        _print_json([result.as_dict() for result in results])
+        emit(results, as_json=True)
         return
     for result in results:
         if not result.did_work:
@@ -85,7 +86,7 @@ def drain(config: Path, only: tuple[str, ...], takeover: bool, as_json: bool) ->
 @stream.command()
 @_FILE
 @_ONLY
-@click.option("--health-port", type=int, default=None, help="Serve /livez, /readyz, /metrics, /status here; 0 = any.")
+@click.option("--health-port", type=Bounded(0, 65_535), help="Serve /livez, /readyz, /metrics, /status here; 0 = any.")
 @click.option("--health-host", default="127.0.0.1", show_default=True, help="Address of the health server.")
 def run(config: Path, only: tuple[str, ...], health_port: int | None, health_host: str) -> None:
     """Run the pipelines as services, one process each, until told to stop (SIGTERM)."""
@@ -140,7 +141,7 @@ def status(config: Path, only: tuple[str, ...], as_json: bool) -> None:  # noqa:
 
     found = [read_status(plan, sink_context(plan), servers=_servers(plan.config)) for plan in _plans(config, only)]
     if as_json:
-        _print_json([each.as_dict() for each in found])
+        emit(found, as_json=True)
         return
     for each in found:
         state = "drained" if each.is_drained else "not started" if not each.partitions else "behind"
@@ -158,6 +159,15 @@ def status(config: Path, only: tuple[str, ...], as_json: bool) -> None:  # noqa:
             )
 
 
+def _model() -> type[PipelinesConfig]:
+    from tidemill_stream.config import PipelinesConfig
+
+    return PipelinesConfig
+
+
+stream.add_command(schema_command(_model))
+
+
 @stream.group()
 def dlq() -> None:
     """List dead letters, and send them again."""
@@ -171,7 +181,7 @@ _REASON = click.option("--reason", multiple=True, help="Only letters with this r
 @_ONLY
 @_REASON
 @_JSON
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many each.")
+@click.option("--limit", type=Bounded(1), default=100, show_default=True, help="At most so many each.")
 def list_(config: Path, only: tuple[str, ...], reason: tuple[str, ...], limit: int, as_json: bool) -> None:  # noqa: FBT001
     """List the dead letters of pipelines."""
     from itertools import islice
@@ -185,7 +195,7 @@ def list_(config: Path, only: tuple[str, ...], reason: tuple[str, ...], limit: i
         for each in islice(letters(plan, sink_context(plan), reasons=reason), limit)
     ]
     if as_json:
-        _print_json(found)
+        emit(found, as_json=True)
         return
     for each in found:
         where = f"{each['topic']}[{each['partition']}]@{each['offset']}"
@@ -259,12 +269,6 @@ def _bar(name: str) -> Iterator[Callable[[DrainProgress], None]]:
             progress.update(task, completed=now.consumed, total=now.consumed + now.remaining)
 
         yield note
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=2, default=str))
 
 
 def _words(values: dict[str, int]) -> str:

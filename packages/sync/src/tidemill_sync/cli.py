@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from tidemill_core.cli_output import Bounded, emit, emit_line, schema_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         [
             click.argument("source", required=False),
             click.argument("target", required=False),
-            click.option("--config", "config_file", type=click.Path(dir_okay=False), help="YAML or JSON of a sync."),
+            click.option(
+                "-c", "--config", "config_file", type=click.Path(dir_okay=False), help="YAML or JSON of a sync."
+            ),
             click.option("--include", multiple=True, help="Pattern of keys to mirror; may be repeated."),
             click.option("--exclude", multiple=True, help="Pattern of keys to leave alone; may be repeated."),
             click.option("--filter", "filters", multiple=True, help="Ordered rule, '+ PATTERN' or '- PATTERN'."),
@@ -84,7 +86,7 @@ def run(*, as_json: bool, dry_run: bool, **options: Any) -> None:
     with stop_on_signals() as stop:
         result = run_sync(config, stop=stop, progress=progress_for(is_quiet=as_json))
     if as_json:
-        click.echo(json.dumps(result.facts()))
+        emit(result.facts(), as_json=True)
         return
     click.echo(
         f"{result.copied} copied, {result.replaced} replaced, {result.adopted} found equal, "
@@ -101,6 +103,32 @@ def plan(*, as_json: bool, **options: Any) -> None:
 
 @sync.command()
 @_options
+def validate(*, as_json: bool, **options: Any) -> None:
+    """Check a configuration, and that both places can be opened; nothing is listed or written."""
+    from tidemill_core.storage import open_store
+
+    from tidemill_sync.session import check_apart
+
+    config = _config(**options)
+    places = {"source": open_store(config.source).url, "target": open_store(config.target).url}
+    check_apart(places["source"], places["target"])
+    if as_json:
+        emit(places, as_json=True)
+        return
+    click.echo(f"{places['source']} -> {places['target']}: ok")
+
+
+def _model() -> type[SyncConfig]:
+    from tidemill_sync.config import SyncConfig
+
+    return SyncConfig
+
+
+sync.add_command(schema_command(_model))
+
+
+@sync.command()
+@_options
 @click.option("--content", is_flag=True, help="Read every object on both sides.")
 def verify(*, as_json: bool, content: bool, **options: Any) -> None:
     """Compare SOURCE and TARGET; exit 1 if TARGET lacks something (or, with --prune, holds more)."""
@@ -112,7 +140,7 @@ def verify(*, as_json: bool, content: bool, **options: Any) -> None:
     with stop_on_signals() as stop:
         report = run_verify(config, content=content, stop=stop)
     if as_json:
-        click.echo(json.dumps(report.facts()))
+        emit(report.facts(), as_json=True)
     else:
         for each in report.differences:
             click.echo(f"{each.kind}\t{each.key}\t{each.reason}")
@@ -126,12 +154,11 @@ def verify(*, as_json: bool, content: bool, **options: Any) -> None:
 
 @sync.command()
 @click.option("--manifest", default=None, help="sqlite:///path or postgresql://... of what was copied.")
-@click.option("--limit", type=int, default=10, show_default=True, help="How many runs.")
+@click.option("--limit", type=Bounded(1), default=10, show_default=True, help="How many runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(*, manifest: str | None, limit: int, as_json: bool) -> None:
     """List the latest runs, newest first."""
     from contextlib import closing
-    from dataclasses import asdict
     from datetime import UTC, datetime
 
     from pydantic import SecretStr
@@ -143,10 +170,10 @@ def status(*, manifest: str | None, limit: int, as_json: bool) -> None:
     config = SyncConfig(manifest=SecretStr(manifest) if manifest else None)
     with closing(open_manifest(manifest_url(config))) as opened:
         runs = current_runs(opened, limit)
+    if as_json:
+        emit(runs, as_json=True)
+        return
     for each in runs:
-        if as_json:
-            click.echo(json.dumps(asdict(each)))
-            continue
         began = datetime.fromtimestamp(each.started_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         facts = ", ".join(
             f"{each.result[name]} {name}" for name in ("copied", "replaced", "skipped", "deleted", "failed", "bytes")
@@ -155,9 +182,9 @@ def status(*, manifest: str | None, limit: int, as_json: bool) -> None:
 
 
 @sync.command()
-@click.option("--config", "config_file", type=click.Path(dir_okay=False), help="YAML or JSON of a sync service.")
+@click.option("-c", "--config", "config_file", type=click.Path(dir_okay=False), help="YAML or JSON of a sync service.")
 @click.option("--host", default=None, help="Address to listen on; default 127.0.0.1.")
-@click.option("--port", type=int, default=None, help="Port to listen on; default 8087, 0 takes a free one.")
+@click.option("--port", type=Bounded(0, 65_535), help="Port to listen on; default 8087, 0 takes a free one.")
 @click.option("--allow", multiple=True, help="URL under which jobs may read and write; may be repeated.")
 def serve(config_file: str | None, host: str | None, port: int | None, allow: tuple[str, ...]) -> None:
     """Run the sync service: durable jobs and bucket events over HTTP.
@@ -194,15 +221,11 @@ def _config(*, config_file: str | None, source: str | None, target: str | None, 
 
 def _merged(model: type[M], config_file: str | None, given: dict[str, Any]) -> M:
     """Read the file, and put the given options over it."""
-    from pydantic import ValidationError
-    from tidemill_core.config import load
+    from tidemill_core.config import Document, load, validate
 
     base = load(config_file, model).model_dump() if config_file else {}
-    try:
-        return model(**{**base, **{name: value for name, value in given.items() if value is not None}})
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise click.UsageError(faults) from error
+    values = {**base, **{name: value for name, value in given.items() if value is not None}}
+    return validate(Document(values, {}, "options"), model)
 
 
 def _print_plan(config: SyncConfig, *, as_json: bool) -> None:
@@ -215,7 +238,7 @@ def _print_plan(config: SyncConfig, *, as_json: bool) -> None:
             continue
         if as_json:
             facts = {"kind": action.kind, "key": action.key, "bytes": action.size_bytes, "reason": action.reason}
-            click.echo(json.dumps(facts))
+            emit_line(facts)
         else:
             click.echo(f"{action.kind}\t{action.key}\t{action.size_bytes}\t{action.reason}")
     click.echo(

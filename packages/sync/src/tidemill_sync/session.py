@@ -70,7 +70,7 @@ def opened(
     """
     source = source or open_store(config.source)
     target = target or open_store(config.target)
-    _check_apart(source.url, target.url)
+    check_apart(source.url, target.url)
     manifest = open_manifest(manifest_url(config))
     job = job_id(source.url, target.url)
     session = Session(
@@ -118,7 +118,12 @@ def _is_held(manifest: Manifest, job: str) -> bool:
         return not is_free
 
 
-def _check_apart(source: str, target: str) -> None:
+def check_apart(source: str, target: str) -> None:
+    """Refuse two places of which one contains the other.
+
+    Raises:
+        PlacesOverlap: A run would copy what it has just written.
+    """
     one, other = source.rstrip("/") + "/", target.rstrip("/") + "/"
     if one.startswith(other) or other.startswith(one):
         raise PlacesOverlap(source, target)

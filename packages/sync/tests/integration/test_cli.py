@@ -94,15 +94,15 @@ def test_status_lists_the_latest_runs(cli, data):
 
     assert code == 0
     assert "done" in out
-    assert json.loads(as_json)["result"]["copied"] == 2
+    assert json.loads(as_json)[0]["result"]["copied"] == 2
 
 
 @pytest.mark.parametrize(
     ("args", "code"),
     [
         (["run", "data"], 2),
-        (["run", "data", "copy", "--workers", "0"], 2),
-        (["run", "data", "copy", "--filter", "tmp/**"], 2),
+        (["run", "data", "copy", "--workers", "0"], 3),
+        (["run", "data", "copy", "--filter", "tmp/**"], 3),
         (["run", "data", "s4://bucket"], 3),
         (["run", "data", "copy", "--config", "missing.yaml"], 3),
         (["run", "empty", "data", "--prune"], 1),
@@ -133,3 +133,14 @@ def test_a_terminated_run_ends_after_the_objects_in_flight_and_the_next_goes_on(
     assert code == 130
     assert 5 <= done < 62
     assert (json.loads(out)["skipped"], json.loads(out)["copied"]) == (done, 62 - done)
+
+
+def test_validate_opens_both_places_and_writes_nothing(cli, data, tmp_path):
+    code, out, _ = cli("validate", "data", "copy")
+    overlapping, _, why = cli("validate", "data", "data/inside")
+
+    assert code == 0
+    assert out.strip() == f"{(tmp_path / 'data').as_uri()} -> {(tmp_path / 'copy').as_uri()}: ok"
+    assert not (tmp_path / "copy").exists()
+    assert overlapping == 1
+    assert "data/inside" in why

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from tidemill_core.cli_output import Bounded
+
 
 @click.group()
 def metrics() -> None:
@@ -12,9 +14,7 @@ def metrics() -> None:
 
 @metrics.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=9091, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
-)
+@click.option("--port", default=9091, show_default=True, type=Bounded(0, 65_535), help="Port; 0 takes a free one.")
 def serve(host: str, port: int) -> None:
     """Serve /metrics of the instance in DAGSTER_HOME (default: the Tidemill home's) until interrupted."""
     from tidemill_core.defs.metrics import serve as serve_metrics

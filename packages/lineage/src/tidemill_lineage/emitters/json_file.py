@@ -12,7 +12,7 @@ from tidemill_lineage.delivery.database import free_name
 from tidemill_lineage.delivery.faults import say
 from tidemill_lineage.document import dump_graph, parse_graph
 from tidemill_lineage.emitters._base import Traits
-from tidemill_lineage.errors import GraphDamaged, GraphError
+from tidemill_lineage.errors import GraphDamaged, GraphMissing
 from tidemill_lineage.graph import Graph, merge
 from tidemill_lineage.model import Run
 
@@ -95,13 +95,15 @@ def load_graph(path: Path | str) -> Graph:
     """Read a graph document.
 
     Raises:
-        GraphError: The file is missing or no graph.
+        GraphMissing: The file cannot be read.
+        GraphError: It holds no graph.
     """
     file = Path(path)
     try:
         return parse_graph(file.read_bytes(), name=str(file))
     except OSError as error:
-        raise GraphError(f"{file} cannot be read: {error.strerror}; give --graph, or run a traced job first") from error
+        reason = f"{error.strerror}; give --graph, or run a traced job first"
+        raise GraphMissing(f"{file}: cannot be read: {reason}") from error
 
 
 def open_json(url: str, **_: object) -> JsonFileEmitter:
