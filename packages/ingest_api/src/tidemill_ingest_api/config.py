@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 from tidemill_core.config import Config, SecretStr
 from tidemill_core.retry import RetryPolicy
 
+from tidemill_ingest_api.auth import AUTHS, AuthConfig
+from tidemill_ingest_api.auth.none import NoAuth
 from tidemill_ingest_api.errors import UnknownTable
+from tidemill_ingest_api.http.messages import check_header
+from tidemill_ingest_api.paging import PAGINGS, Paging
+from tidemill_ingest_api.paging.single import SinglePage
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 """A lower-case identifier of at most 63 characters."""
@@ -22,23 +27,6 @@ RESERVED_PARAMS = frozenset({"limit", "order", "select", "after", "format"})
 """Parameters of the served API that are no filters."""
 CURSOR_PLACEHOLDER = "{cursor}"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-def check_header(name: str, value: str) -> None:
-    """Refuse what no header can carry, without showing it.
-
-    Raises:
-        ValueError: The name is no token, or the value holds a line break or another character that is not
-            printable ASCII (RFC 9110 5.5).
-    """
-    if not _HEADER_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a header")
-    if not (value.isascii() and value.isprintable()) or value != value.strip():
-        raise ValueError(
-            f"the value for header {name!r} has a line break, a space at its end or another character that a header"
-            " cannot carry; does the variable or file it comes from end with a line break?"
-        )
 
 
 def _is_address(text: str) -> bool:
@@ -49,55 +37,13 @@ def _is_address(text: str) -> bool:
     return True
 
 
-class NoAuth(Config):
-    """Send no credentials."""
-
-    type: Literal["none"] = "none"
-
-
-class BearerAuth(Config):
-    """Send ``Authorization: Bearer TOKEN``."""
-
-    type: Literal["bearer"]
-    token: SecretStr
-    """The token; write ``${GITHUB_TOKEN}``. An empty one sends no header."""
-
-    @field_validator("token")
-    @classmethod
-    def _sendable(cls, value: SecretStr) -> SecretStr:
-        check_header("authorization", value.get_secret_value())
-        return value
-
-
-class ApiKeyAuth(Config):
-    """Send a key in a header or in the query."""
-
-    type: Literal["api_key"]
-    key: SecretStr
-    """The key."""
-    name: str = "X-API-Key"
-    """Header or query parameter that carries it."""
-    place: Literal["header", "query"] = "header"
-    """Where it goes; a header is safer, URLs end up in logs."""
-
-    @model_validator(mode="after")
-    def _sendable(self) -> Self:
-        if self.place == "header":
-            check_header(self.name, self.key.get_secret_value())
-        return self
-
-
-class BasicAuth(Config):
-    """Send a user and a password."""
-
-    type: Literal["basic"]
-    user: str
-    """User name."""
-    password: SecretStr
-    """Password."""
-
-
-Auth = Annotated[NoAuth | BearerAuth | ApiKeyAuth | BasicAuth, Field(discriminator="type")]
+if TYPE_CHECKING:
+    Auth = AuthConfig
+    Paginate = Paging
+else:
+    # Every installed way, a stranger's too: its settings are checked here and stand in the JSON schema.
+    Auth = AUTHS.config_union()
+    Paginate = PAGINGS.config_union()
 
 
 class RateConfig(Config):
@@ -155,116 +101,6 @@ class HttpConfig(Config):
         return value
 
 
-class Paging(Config):
-    """What every way of paging has."""
-
-    max_pages: int = Field(default=100_000, gt=0)
-    """More pages than this count as a loop."""
-
-
-class SinglePage(Paging):
-    """The whole answer is one page."""
-
-    type: Literal["single"] = "single"
-
-
-class LinkHeaderPaging(Paging):
-    """Follow ``Link: <url>; rel="next"``."""
-
-    type: Literal["link_header"]
-    rel: str = "next"
-    """Relation to follow."""
-
-
-class PlacePaging(Paging):
-    """What paging by places has, where a list that moves can hide records or show them twice."""
-
-    rereads: int = Field(default=3, ge=0, le=100)
-    """Times the list is read again when it moved meanwhile: a record came on two pages, or the total changed or
-    does not fit. Moved each time, the run ends with exit code 75. 0 only warns."""
-    verify: bool = False
-    """Read the list again until two readings find the same records: for lists from which records are deleted, or
-    whose order changes, while they are read, and which tell no total. Doubles the requests."""
-
-    @model_validator(mode="after")
-    def _can_verify(self) -> Self:
-        if self.verify and not self.rereads:
-            raise ValueError("`verify` reads the list again; give `rereads` of at least 1")
-        return self
-
-    @property
-    def counts_pages(self) -> bool:
-        """Whether the total it knows is one of pages."""
-        return False
-
-
-class PageNumberPaging(PlacePaging):
-    """Count pages up until one is empty or short."""
-
-    type: Literal["page"]
-    param: str = "page"
-    """Query parameter of the page number."""
-    start: int = 1
-    """Number of the first page."""
-    size_param: str | None = None
-    """Query parameter of the page size; unset means the API decides."""
-    size: int | None = Field(default=None, gt=0)
-    """Records per page; a shorter page is the last one."""
-    total_pages: str | None = None
-    """Path to the number of pages in the body; allows fetching pages at once."""
-
-    @property
-    def counts_pages(self) -> bool:
-        """Its total is one of pages."""
-        return True
-
-
-class OffsetPaging(PlacePaging):
-    """Skip the records already seen."""
-
-    type: Literal["offset"]
-    param: str = "offset"
-    """Query parameter of the offset."""
-    limit_param: str = "limit"
-    """Query parameter of the page size."""
-    limit: int = Field(default=100, gt=0)
-    """Records per page; a shorter page is the last one."""
-    total: str | None = None
-    """Path to the number of records in the body; allows fetching pages at once."""
-
-
-class CursorPaging(Paging):
-    """Send back a token that came with the last page."""
-
-    type: Literal["cursor"]
-    param: str = "cursor"
-    """Query parameter that carries the token."""
-    path: str | None = None
-    """Path to the token in the body."""
-    header: str | None = None
-    """Header with the token."""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.path is None) == (self.header is None):
-            raise ValueError("give `path` or `header`, one of them")
-        return self
-
-
-class NextUrlPaging(Paging):
-    """Follow a URL found in the body."""
-
-    type: Literal["next_url"]
-    path: str = "next"
-    """Path to the URL in the body."""
-
-
-Paginate = Annotated[
-    SinglePage | LinkHeaderPaging | PageNumberPaging | OffsetPaging | CursorPaging | NextUrlPaging,
-    Field(discriminator="type"),
-]
-
-
 class FieldConfig(Config):
     """One column and where its value stands in a record."""
 
@@ -305,8 +141,12 @@ class StreamConfig(Config):
     """Name of the stream, and of its table in the served API."""
     path: str = ""
     """Path below `base_url`."""
+    method: Literal["GET", "POST"] = "GET"
+    """POST for APIs that are asked by a JSON body; it is repeated after faults like a GET."""
     params: dict[str, ParamValue] = Field(default_factory=dict)
     """Query parameters; ``{cursor}`` in a text is replaced."""
+    body: dict[str, JsonValue] | None = None
+    """JSON body of a POST; ``{cursor}`` in a text is replaced, or its part left out where there is no cursor yet."""
     paginate: Paginate = SinglePage()
     """How to reach the next page."""
     records: str = ""
@@ -340,6 +180,16 @@ class StreamConfig(Config):
         if not isinstance(value, dict):
             return value
         return {name: {"type": given} if isinstance(given, str) else given for name, given in value.items()}
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> Self:
+        if self.method == "GET" and self.body is not None:
+            raise ValueError("body: a GET has none; give `method: POST`")
+        if self.method == "GET" and getattr(self.paginate, "place", "query") == "body":
+            raise ValueError("paginate.place: a GET has no body; give `method: POST`")
+        if self.method == "POST" and self.conditional != "none":
+            raise ValueError("conditional: a POST is not conditional (RFC 9110 13.1.2); leave it out")
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -53,9 +53,9 @@ class UpstreamThrottled(UpstreamError, TransientError):
 class UpstreamRefused(UpstreamError, PermanentError):
     """The API understood and said no."""
 
-    def __init__(self, url: str, status: int, body: str) -> None:
+    def __init__(self, url: str, status: int, body: str, *, hint: str | None = None) -> None:
         self.url, self.status, self.body = url, status, body
-        hint = "check `auth`" if status in {401, 403} else "check `path` and `params`"
+        hint = hint or ("check `auth`" if status in {401, 403} else "check `path` and `params`")
         super().__init__(f"{url} answered HTTP {status}: {body or 'no text'}; {hint}")
 
 
@@ -89,9 +89,9 @@ class ResponseTooLarge(UpstreamError, PermanentError):
 class InvalidResponse(UpstreamError, PermanentError):
     """An answer is not what the stream declares."""
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, *, hint: str = "check `records` and `paginate`") -> None:
         self.url, self.reason = url, reason
-        super().__init__(f"{url} answered something unexpected: {reason}; check `records` and `paginate`")
+        super().__init__(f"{url} answered something unexpected: {reason}; {hint}")
 
 
 class PagingLoop(UpstreamError, PermanentError):

@@ -6,7 +6,8 @@ from tidemill_core.errors import Stopped
 from tidemill_core.lifecycle import StopToken
 from tidemill_core.lineage_hooks import subscribed
 from tidemill_core.retry import RetryPolicy
-from tidemill_ingest_api.config import BearerAuth, SourceConfig
+from tidemill_ingest_api.auth.bearer import BearerAuth
+from tidemill_ingest_api.config import SourceConfig
 from tidemill_ingest_api.errors import (
     InvalidResponse,
     PagingLoop,

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_ingest_api import config
 from tidemill_ingest_api.errors import InvalidResponse
-from tidemill_ingest_api.fetching.paginate import PageContent, first_url, links, next_url, other_urls, with_params
+from tidemill_ingest_api.fetching import first
+from tidemill_ingest_api.http.urls import with_params
+from tidemill_ingest_api.paging import PageContent, PageRequest, open_pager
+from tidemill_ingest_api.paging.cursor import CursorPaging
+from tidemill_ingest_api.paging.link_header import LinkHeaderPaging, links
+from tidemill_ingest_api.paging.next_url import NextUrlPaging
+from tidemill_ingest_api.paging.offset import OffsetPaging
+from tidemill_ingest_api.paging.page import PageNumberPaging
 
 
 def stream(**more):
@@ -15,11 +22,24 @@ def stream(**more):
 
 
 def page(url="http://h/x", body=None, records=2, **headers):
-    return PageContent(url=url, headers=headers, body=body, records=records)
+    return PageContent(request=PageRequest(url=url), headers=headers, body=body, records=records)
+
+
+def first_url(base_url, stream, cursor):
+    return first.first_url(base_url, stream, {"cursor": cursor})
+
+
+def next_url(paging, page):
+    found = open_pager(paging).following(page)
+    return found.url if found else None
+
+
+def other_urls(paging, page):
+    return tuple(each.url for each in open_pager(paging).others(page))
 
 
 def test_link_header_names_the_next_page_relative_to_this_one():
-    paging = config.LinkHeaderPaging(type="link_header")
+    paging = LinkHeaderPaging(type="link_header")
 
     assert "http://h/x?page=2" == next_url(paging, page(link='</x?page=9>; rel="last", </x?page=2>; rel="next"'))
     assert next_url(paging, page(link='</x?page=1>; rel="prev"')) is None
@@ -47,19 +67,19 @@ def test_any_link_header_is_read_without_an_error(text):
 
 
 def test_page_numbers_end_at_a_short_or_empty_page_or_at_the_total():
-    sized = config.PageNumberPaging(type="page", size=2)
-    counted = config.PageNumberPaging(type="page", total_pages="pages")
+    sized = PageNumberPaging(type="page", size=2)
+    counted = PageNumberPaging(type="page", total_pages="pages")
 
     assert "http://h/x?page=2" == next_url(sized, page("http://h/x?page=1"))
     assert next_url(sized, page("http://h/x?page=2", records=1)) is None
-    assert next_url(config.PageNumberPaging(type="page"), page(records=0)) is None
+    assert next_url(PageNumberPaging(type="page"), page(records=0)) is None
     assert "http://h/x?page=3" == next_url(counted, page("http://h/x?page=2", {"pages": 3}))
     assert next_url(counted, page("http://h/x?page=3", {"pages": 3})) is None
 
 
 @given(total=st.integers(0, 500), limit=st.integers(1, 60))
 def test_offset_paging_covers_every_record_once(total, limit):
-    paging = config.OffsetPaging(type="offset", limit=limit)
+    paging = OffsetPaging(type="offset", limit=limit)
     url, seen = first_url("http://h", stream(paginate=paging), None), []
 
     while url:
@@ -73,7 +93,7 @@ def test_offset_paging_covers_every_record_once(total, limit):
 
 @given(total=st.integers(1, 300), limit=st.integers(1, 60))
 def test_known_totals_list_the_pages_that_following_would_meet(total, limit):
-    paging = config.OffsetPaging(type="offset", limit=limit, total="total")
+    paging = OffsetPaging(type="offset", limit=limit, total="total")
     first = first_url("http://h", stream(paginate=paging), None)
     followed, url = [], first
 
@@ -84,7 +104,7 @@ def test_known_totals_list_the_pages_that_following_would_meet(total, limit):
 
 
 def test_link_header_with_a_numbered_last_page_lists_all_pages():
-    paging = config.LinkHeaderPaging(type="link_header")
+    paging = LinkHeaderPaging(type="link_header")
     header = '</x?n=5&page=2>; rel="next", </x?n=5&page=4>; rel="last"'
 
     found = other_urls(paging, page("http://h/x?n=5", link=header))
@@ -95,11 +115,11 @@ def test_link_header_with_a_numbered_last_page_lists_all_pages():
 def test_link_header_with_an_opaque_token_lists_nothing():
     header = '</x?token=abc>; rel="next", </x?token=xyz>; rel="last"'
 
-    assert () == other_urls(config.LinkHeaderPaging(type="link_header"), page(link=header))
+    assert () == other_urls(LinkHeaderPaging(type="link_header"), page(link=header))
 
 
 def test_tokens_and_urls_in_the_body_are_followed():
-    token, url = config.CursorPaging(type="cursor", path="meta.next"), config.NextUrlPaging(type="next_url")
+    token, url = CursorPaging(type="cursor", path="meta.next"), NextUrlPaging(type="next_url")
 
     assert "http://h/x?cursor=a%2Fb" == next_url(token, page(body={"meta": {"next": "a/b"}}))
     assert next_url(token, page(body={"meta": {"next": ""}})) is None
@@ -109,10 +129,10 @@ def test_tokens_and_urls_in_the_body_are_followed():
 
 
 def test_a_token_in_a_header_is_followed():
-    paging = config.CursorPaging(type="cursor", header="X-Next")
+    paging = CursorPaging(type="cursor", header="X-Next")
 
     assert "http://h/x?cursor=t" == next_url(
-        paging, PageContent(url="http://h/x", headers={"x-next": "t"}, body=[], records=1)
+        paging, PageContent(request=PageRequest(url="http://h/x"), headers={"x-next": "t"}, body=[], records=1)
     )
 
 

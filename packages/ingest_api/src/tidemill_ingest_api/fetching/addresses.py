@@ -65,10 +65,11 @@ class AddressRules:
 def address_rules(source: SourceConfig, base_url: str) -> AddressRules:
     """Read the rules of a source.
 
-    An address that `base_url` or `allowed_hosts` writes out in digits names itself, link-local ones (where
-    clouds keep their credentials) excepted; a name always needs `allow_private`.
+    An address that `base_url`, `allowed_hosts` or a URL of `auth` writes out in digits names itself, link-local ones
+    (where clouds keep their credentials) excepted; a name always needs `allow_private`.
     """
-    written = [urlsplit(base_url).hostname or "", *(_host(each) for each in source.allowed_hosts)]
+    written = [urlsplit(url).hostname or "" for url in (base_url, *source.auth.urls())]
+    written += [_host(each) for each in source.allowed_hosts]
     hosts = {host for host in written if _names_itself(host)}
     networks = []
     for entry in source.allow_private:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,16 +18,20 @@ from tidemill_core.retry import Retry
 from tidemill_core.telemetry.redact import redact
 
 from tidemill_ingest_api import config, metrics
+from tidemill_ingest_api.auth import AuthContext, open_auth
 from tidemill_ingest_api.errors import UntrustedUrl, UpstreamRefused, UpstreamThrottled, UpstreamUnavailable
 from tidemill_ingest_api.fetching.addresses import address_rules
 from tidemill_ingest_api.fetching.decode import decode_json
-from tidemill_ingest_api.fetching.transport import HttpxTransport, Request, Response, Transport
-from tidemill_ingest_api.fetching.urls import origin, set_param, shown, without_params
+from tidemill_ingest_api.fetching.transport import HttpxTransport
+from tidemill_ingest_api.http.messages import Request, Response, Transport
+from tidemill_ingest_api.http.urls import origin, shown
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-NO_CONTENT, NOT_MODIFIED = 204, 304
+NO_CONTENT, NOT_MODIFIED, UNAUTHORIZED = 204, 304, 401
+REDIRECTS_TO_GET = frozenset({301, 302, 303})
 _WINDOW_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _SHOWN_BODY = 200
+_AUTH_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -126,10 +129,25 @@ class Client:
         self._throttled = re.compile(throttled.encode()) if throttled else None
         self._origin = origin(base_url)
         self._allowed = frozenset(host.lower() for host in source.allowed_hosts)
-        self._secret_param = _query_param(source.auth)
+        self._auth = open_auth(source.auth, AuthContext(send=self._send_for_auth, clock=wall))
 
-    def get(self, url: str, *, stream: str, headers: Mapping[str, str] | None = None) -> Response:
+    def get(
+        self,
+        url: str,
+        *,
+        stream: str,
+        headers: Mapping[str, str] | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
+    ) -> Response:
         """Fetch one page: status 200, 204 or 304.
+
+        Args:
+            url: Where it is.
+            stream: For metrics and errors.
+            headers: More of them, names in lower case.
+            method: GET, or POST for APIs that are asked by a body; it is sent again like a GET.
+            body: What a POST sends.
 
         Raises:
             UpstreamUnavailable: Every attempt failed.
@@ -146,10 +164,10 @@ class Client:
             metrics.RETRIES.labels(source=self.source.source, reason=type(retry.error).__name__).inc()
             metrics.WAIT_SECONDS.labels(source=self.source.source).inc(retry.wait_s)
 
-        policy = self.source.http.retry
+        policy, request = self.source.http.retry, Request(url=url, headers=headers or {}, method=method, body=body)
         if self._sleep is not None:
-            return policy.call(self._attempt, url, stream, headers or {}, on_retry=note, sleep=self._sleep)
-        return policy.call(self._attempt, url, stream, headers or {}, on_retry=note, stop=self._stop)
+            return policy.call(self._attempt, request, stream, on_retry=note, sleep=self._sleep)
+        return policy.call(self._attempt, request, stream, on_retry=note, stop=self._stop)
 
     def close(self) -> None:
         """Release connections."""
@@ -157,36 +175,45 @@ class Client:
 
     def clean(self, url: str) -> str:
         """Take our own secret out of a URL the API gave back."""
-        return without_params(url, {self._secret_param}) if self._secret_param else url
+        return self._auth.clean(url)
 
     @property
     def fingerprint(self) -> str:
         """Names the credentials without telling them, empty without any: ETags may differ by reader."""
-        secret = "".join(_auth_headers(self.source.auth).values()) + _secret(self.source.auth)
-        return sha256(secret.encode()).hexdigest()[:8] if secret else ""
+        identity = self._auth.identity
+        return sha256(identity.encode()).hexdigest()[:8] if identity else ""
 
-    def _attempt(self, url: str, stream: str, headers: Mapping[str, str]) -> Response:
+    def _attempt(self, request: Request, stream: str) -> Response:
         blame = f"stream {stream!r}"
         for _ in range(self.source.http.max_redirects + 1):
-            self._trust(url, blame)
-            answer = self._send(url, stream, headers)
+            self._trust(request.url, blame)
+            answer = self._send_authorized(request, stream)
             if answer.status not in REDIRECTS:
                 return self._judge(answer)
-            blame = f"a redirect of {shown(url)}"
-            url = urljoin(url, answer.headers.get("location", ""))
-        raise UpstreamRefused(shown(url), answer.status, "too many redirects")
+            blame = f"a redirect of {shown(request.url)}"
+            request = replace(request, url=urljoin(request.url, answer.headers.get("location", "")))
+            if answer.status in REDIRECTS_TO_GET and request.method == "POST":
+                raise UpstreamRefused(shown(request.url), answer.status, "a POST is not redirected as a GET")
+        raise UpstreamRefused(shown(request.url), answer.status, "too many redirects")
 
-    def _send(self, url: str, stream: str, headers: Mapping[str, str]) -> Response:
+    def _send_authorized(self, request: Request, stream: str) -> Response:
+        """Send with credentials where they belong; a 401 is tried once more with new ones, where there are."""
+        common = {"accept": "application/json", "user-agent": "tidemill-ingest"}
+        plain = replace(request, headers={**common, **self.source.http.headers, **request.headers})
+        if origin(request.url) != self._origin:
+            return self._send(plain, stream)
+        sent = self._auth.apply(plain)
+        answer = self._send(sent, stream)
+        if answer.status == UNAUTHORIZED and self._auth.renew(sent):
+            answer = self._send(self._auth.apply(plain), stream)
+        return answer
+
+    def _send(self, request: Request, stream: str) -> Response:
         self._pause(self._pacer.take())
         self._stop.raise_if_set()
-        sent = {"accept": "application/json", "user-agent": "tidemill-ingest", **self.source.http.headers, **headers}
-        if origin(url) == self._origin:
-            sent |= _auth_headers(self.source.auth)
-            if self._secret_param:
-                url = set_param(url, self._secret_param, _secret(self.source.auth))
         began, status = time.perf_counter(), "error"
         try:
-            answer = self._transport.send(Request(url=url, headers=sent), max_bytes=self.source.http.max_response_bytes)
+            answer = self._transport.send(request, max_bytes=self.source.http.max_response_bytes)
             status = str(answer.status)
         finally:
             labels = {"source": self.source.source, "stream": stream}
@@ -194,7 +221,15 @@ class Client:
             metrics.REQUEST_SECONDS.labels(**labels).observe(time.perf_counter() - began)
             self.traffic.add(requests=1)
         self.traffic.add(bytes_=len(answer.body))
-        return replace(answer, url=self.clean(url))
+        return replace(answer, url=self.clean(request.url))
+
+    def _send_for_auth(self, request: Request) -> Response:
+        """Send a request for credentials: not paced, and of no stream."""
+        self._stop.raise_if_set()
+        sent = replace(request, headers={"user-agent": "tidemill-ingest", **request.headers})
+        answer = self._transport.send(sent, max_bytes=_AUTH_BYTES)
+        metrics.REQUESTS.labels(source=self.source.source, stream="", status=str(answer.status)).inc()
+        return answer
 
     def _judge(self, answer: Response) -> Response:
         reset_s = self._pacer.observe(answer.headers)
@@ -215,8 +250,9 @@ class Client:
         raise UpstreamRefused(url, status, redact(self._masked(text)))
 
     def _masked(self, text: str) -> str:
-        secret = _secret(self.source.auth)
-        return text.replace(secret, "***") if secret else text
+        for secret in self._auth.secrets:
+            text = text.replace(secret, "***") if secret else text
+        return text
 
     def _trust(self, url: str, blame: str) -> None:
         parts = urlsplit(url)
@@ -259,35 +295,6 @@ def retry_after_s(value: str | None, now: float) -> float | None:
         return None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return max(0.0, (moment - datetime.fromtimestamp(now, UTC)).total_seconds())
-
-
-def _auth_headers(auth: config.Auth) -> dict[str, str]:
-    match auth:
-        case config.BearerAuth() if auth.token.get_secret_value():
-            return {"authorization": f"Bearer {auth.token.get_secret_value()}"}
-        case config.ApiKeyAuth(place="header"):
-            return {auth.name.lower(): auth.key.get_secret_value()}
-        case config.BasicAuth():
-            pair = f"{auth.user}:{auth.password.get_secret_value()}"
-            return {"authorization": "Basic " + b64encode(pair.encode()).decode()}
-        case _:
-            return {}
-
-
-def _query_param(auth: config.Auth) -> str | None:
-    return auth.name if isinstance(auth, config.ApiKeyAuth) and auth.place == "query" else None
-
-
-def _secret(auth: config.Auth) -> str:
-    match auth:
-        case config.BearerAuth():
-            return auth.token.get_secret_value()
-        case config.ApiKeyAuth():
-            return auth.key.get_secret_value()
-        case config.BasicAuth():
-            return auth.password.get_secret_value()
-        case _:
-            return ""
 
 
 def _is_number(text: str) -> bool:

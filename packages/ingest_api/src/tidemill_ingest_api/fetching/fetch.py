@@ -21,14 +21,15 @@ from tidemill_core.lineage_hooks import Column, announce_wrote
 from tidemill_core.telemetry import get_logger
 
 from tidemill_ingest_api import metrics
-from tidemill_ingest_api.config import PlacePaging, SourceConfig, StreamConfig
+from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import ListMoved, RecordRejected
 from tidemill_ingest_api.fetching import cursors
 from tidemill_ingest_api.fetching.client import Client
+from tidemill_ingest_api.fetching.first import Values, first_url
 from tidemill_ingest_api.fetching.moving import Reading
 from tidemill_ingest_api.fetching.pages import Page, read_pages
-from tidemill_ingest_api.fetching.paginate import first_url
-from tidemill_ingest_api.fetching.urls import shown
+from tidemill_ingest_api.http.urls import shown
+from tidemill_ingest_api.paging._base import PlacePaging
 from tidemill_ingest_api.records.flatten import Flattener, Row, compile_stream
 from tidemill_ingest_api.stores._base import Commit, LoadStatus, PageState, Store, StreamState, TableSpec, Writer
 
@@ -134,8 +135,8 @@ def run_stream(
         load = _Load(stream, writer, StreamReport(source=source.source, stream=stream.name))
         load.report.table = store.shown_name(spec)
         known = StreamState() if is_full else load.state
-        cursor = cursors.request_text(stream, known.cursor)
-        for pages in load.readings(source, client, known.pages, cursor):
+        values = {"cursor": cursors.request_text(stream, known.cursor)}
+        for pages in load.readings(source, client, known.pages, values):
             for page in pages:
                 if stop:
                     stop.raise_if_set()
@@ -174,6 +175,8 @@ def _tell(source: SourceConfig, stream: StreamConfig, store: Store, client: Clie
 def table_spec(source: SourceConfig, stream: StreamConfig) -> TableSpec:
     """Derive a stream's table; its fingerprint changes with whatever changes the rows."""
     what = stream.model_dump(mode="json", include={"path", "params", "records", "zip_columns", "fields", "on_unknown"})
+    if stream.method == "POST":  # added only here: streams of before keep their fingerprint
+        what |= {"method": stream.method, "body": stream.body}
     seed = [source.base_url, what, stream.primary_key]
     return TableSpec(
         source=source.source,
@@ -203,7 +206,7 @@ class _Load:
         report.load_id = f"{self._started_at.replace(':', '').replace('-', '')[:19]}-{secrets.token_hex(4)}"
 
     def readings(
-        self, source: SourceConfig, client: Client, known: Mapping[str, PageState], cursor: str | None
+        self, source: SourceConfig, client: Client, known: Mapping[str, PageState], values: Values
     ) -> Iterator[Iterator[Page]]:
         """Give the pages of the list, and give them again while it moves under the reader.
 
@@ -213,7 +216,7 @@ class _Load:
         paging, before = self._stream.paginate, None
         rereads = paging.rereads if isinstance(paging, PlacePaging) else 0
         for number in range(1, rereads + 2):
-            yield read_pages(source, self._stream, client, known, cursor)
+            yield read_pages(source, self._stream, client, known, values)
             reason = self._reading.again(before)
             if not reason:
                 return
@@ -223,7 +226,7 @@ class _Load:
             self.commit("partial")
             self.report.rereads += 1
         if rereads:
-            raise ListMoved(shown(first_url(client.base_url, self._stream, cursor)), rereads + 1, reason)
+            raise ListMoved(shown(first_url(client.base_url, self._stream, values)), rereads + 1, reason)
 
     def take(self, page: Page) -> None:
         """Add a page's rows and state."""

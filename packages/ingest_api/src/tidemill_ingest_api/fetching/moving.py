@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable
 from hashlib import blake2b
 
-from tidemill_ingest_api.config import Paginate, PlacePaging
+from tidemill_ingest_api.paging import Paging
+from tidemill_ingest_api.paging._base import PlacePaging
 
 _MASK = (1 << 128) - 1
 
@@ -18,7 +19,7 @@ _MASK = (1 << 128) - 1
 class Reading:
     """What is remembered of one reading of a list: a page's keys, two totals and a digest."""
 
-    def __init__(self, paging: Paginate) -> None:
+    def __init__(self, paging: Paging) -> None:
         self._paging = paging if isinstance(paging, PlacePaging) else None
         self._last: frozenset[Hashable] = frozenset()
         self._totals: list[int] = []

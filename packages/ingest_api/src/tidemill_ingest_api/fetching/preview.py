@@ -13,7 +13,7 @@ from tidemill_ingest_api.errors import RecordRejected
 from tidemill_ingest_api.fetching import cursors
 from tidemill_ingest_api.fetching.client import Client
 from tidemill_ingest_api.fetching.pages import read_pages
-from tidemill_ingest_api.fetching.urls import shown
+from tidemill_ingest_api.http.urls import shown
 from tidemill_ingest_api.records.flatten import compile_stream
 
 _WIDER = {("int64", "float64"): "float64", ("date", "timestamp"): "timestamp"}
@@ -41,7 +41,7 @@ def preview(source: SourceConfig, stream: StreamConfig, client: Client, *, pages
     """
     flatten = compile_stream(stream).flatten
     urls, docs, rejected, sample = [], [], [], []
-    for page in read_pages(source, stream, client, {}, cursors.request_text(stream, None)):
+    for page in read_pages(source, stream, client, {}, {"cursor": cursors.request_text(stream, None)}):
         urls.append(shown(page.key))
         for record in page.records:
             sample.append(record)

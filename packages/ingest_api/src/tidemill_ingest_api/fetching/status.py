@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.fetching import cursors
 from tidemill_ingest_api.fetching.fetch import table_spec
-from tidemill_ingest_api.fetching.paginate import first_url
-from tidemill_ingest_api.fetching.urls import shown
+from tidemill_ingest_api.fetching.first import first_url
+from tidemill_ingest_api.http.urls import shown
 from tidemill_ingest_api.stores._base import Load, Store
 
 
@@ -44,7 +44,7 @@ def plan_stream(source: SourceConfig, stream: StreamConfig, store: Store, base_u
         stream=stream.name,
         table=store.shown_name(spec),
         store=store.url,
-        url=shown(first_url(base_url, stream, cursors.request_text(stream, cursor))),
+        url=shown(first_url(base_url, stream, {"cursor": cursors.request_text(stream, cursor)})),
         is_new=state is None,
         rows=store.count(spec),
         known_pages=len(state.pages) if state else 0,

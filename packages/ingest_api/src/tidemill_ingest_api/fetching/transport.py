@@ -1,6 +1,6 @@
 """Send one request to an untrusted server and read at most so much, for at most so long.
 
-httpx stands behind `Transport`; no type of its appears outside this module.
+httpx stands behind `messages.Transport`; no type of its appears outside this module.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -19,48 +18,12 @@ from tidemill_ingest_api import config
 from tidemill_ingest_api.errors import InvalidResponse, ResponseTooLarge, UntrustedUrl, UpstreamUnavailable
 from tidemill_ingest_api.fetching.addresses import AddressRules
 from tidemill_ingest_api.fetching.inflate import ENCODINGS, BrokenBody, inflate
-from tidemill_ingest_api.fetching.urls import shown
+from tidemill_ingest_api.http.messages import Request, Response
+from tidemill_ingest_api.http.urls import shown
 
 if TYPE_CHECKING:
     import httpcore
     import httpx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is sent; header names are lower case."""
-
-    url: str
-    headers: Mapping[str, str]
-    method: str = "GET"
-    body: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """An answer; header names are lower case, the body is decompressed, `value` is its JSON (status 200)."""
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    value: Any = None
-
-
-class Transport(Protocol):
-    """Sends one request and reads the whole answer; does not follow redirects or try again."""
-
-    def send(self, request: Request, *, max_bytes: int) -> Response:
-        """Send a request.
-
-        Raises:
-            UpstreamUnavailable: No whole answer came.
-            ResponseTooLarge: It is larger than `max_bytes`.
-            PrivateAddress: Its host leads to an address that is not allowed.
-        """
-
-    def close(self) -> None:
-        """Release connections."""
 
 
 class HttpxTransport:
@@ -194,4 +157,4 @@ def _guarded_transport(rules: AddressRules, deadline: _Deadline, limits: httpx.L
     return transport
 
 
-__all__ = ["HttpxTransport", "Request", "Response", "Transport"]
+__all__ = ["HttpxTransport"]

@@ -7,7 +7,7 @@ once, so that readers never pay for it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import orjson
 
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
+from tidemill_ingest_api.paths import dig
 from tidemill_ingest_api.records import exact
 from tidemill_ingest_api.records.kinds import KINDS, without_nul
 
@@ -71,18 +72,6 @@ def compile_stream(stream: StreamConfig) -> Flattener:
 def field_path(name: str, path: str | None) -> tuple[str, ...]:
     """Split a field's path; without one, ``__`` in the name is a dot."""
     return tuple(path.split(".")) if path else tuple(name.split("__"))
-
-
-def dig(value: Any, path: Iterable[str]) -> Any:
-    """Follow a path through objects (by key) and lists (by number); None where it ends early."""
-    for part in path:
-        if isinstance(value, dict):
-            value = value.get(part)
-        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return None
-    return value
 
 
 def _getter(path: tuple[str, ...], convert: Callable[[Any], Any]) -> Getter:

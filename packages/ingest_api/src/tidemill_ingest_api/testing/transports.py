@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tidemill_ingest_api.fetching.transport import Request, Response
+from tidemill_ingest_api.http.messages import Request, Response
 
 
 @dataclass(slots=True)

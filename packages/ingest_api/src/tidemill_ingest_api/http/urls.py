@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tidemill_core.telemetry.redact import redact
@@ -34,3 +35,12 @@ def origin(url: str) -> tuple[str, str, int]:
     except ValueError:
         port = -1
     return parts.scheme, (parts.hostname or "").lower(), port or (443 if parts.scheme == "https" else 80)
+
+
+def with_params(url: str, params: Mapping[str, str]) -> str:
+    """Set query parameters, keeping the others and their order."""
+    if not params:
+        return url
+    parts = urlsplit(url)
+    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in params]
+    return urlunsplit(parts._replace(query=urlencode([*kept, *params.items()])))
