@@ -80,14 +80,6 @@ class Settings(Config):
     """The lake, ``s3://bucket/prefix`` or another store's URL; unset means a folder in `home`."""
     mirror_url: str | None = None
     """Where the lake is mirrored to; unset means a second folder in `home`."""
-    neo4j_url: str | None = None
-    """``bolt://host:port`` to push lineage to; unset means JSON only."""
-    neo4j_user: str | None = None
-    """Neo4j user; unset means no authentication."""
-    neo4j_password: SecretStr | None = None
-    """Neo4j password."""
-    openlineage_url: str | None = None
-    """OpenLineage endpoint (``http://host:port``) to push lineage to; unset means none."""
     dagster_postgres_url: SecretStr | None = None
     """Database of Dagster's own storage through dagster-postgres; unset means SQLite in `home`."""
     compute_logs_url: str | None = None

@@ -45,7 +45,7 @@ def test_secrets_do_not_show() -> None:
         {
             "TIDEMILL_POSTGRES_URL": "postgresql://me:hush@db/x",
             "TIDEMILL_AZURE_KEY": "hush",
-            "TIDEMILL_NEO4J_PASSWORD": "hush",
+            "TIDEMILL_DAGSTER_POSTGRES_URL": "postgresql://me:hush@db/y",
         }
     )
 

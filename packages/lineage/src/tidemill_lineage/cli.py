@@ -10,9 +10,10 @@ import click
 from tidemill_core.cli_output import Bounded, emit
 
 if TYPE_CHECKING:
+    from tidemill_lineage.emitters._base import Emitter, Target
     from tidemill_lineage.events import EventLog
     from tidemill_lineage.graph import Graph
-    from tidemill_lineage.model import Edge
+    from tidemill_lineage.model import Edge, Run
     from tidemill_lineage.queries import Lineage
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -170,21 +171,22 @@ def html(output: Path | None, path: Path | None, *, as_json: bool) -> None:
 
 
 @lineage.command()
-@click.argument("where", type=click.Choice(["neo4j", "openlineage"]))
-@click.option("--url", help="Default: TIDEMILL_NEO4J_URL or TIDEMILL_OPENLINEAGE_URL.")
+@click.argument("where", metavar="NAME")
+@click.option("--url", help="Where it writes; default: the targets of that name in the settings.")
 @click.option("--run", "run_id", help="Only this run's; default all runs whose events are kept.")
 @_options
 def push(where: str, url: str | None, run_id: str | None, path: Path | None, *, as_json: bool) -> None:
-    """Send what was recorded to Neo4j or an OpenLineage endpoint; sending it again changes nothing."""
-    from tidemill_lineage.collect import resolved
+    """Send what was recorded to the emitter NAME (neo4j, openlineage, json, sqlite, or an installed one).
 
-    graph = _load(path)
-    found = list(resolved(_log(path).read(run_id), graph))
-    emitter = _emitter(where, url)
-    try:
-        emitter.emit(found)
-    finally:
-        emitter.close()
+    Sending it again changes nothing. Settings beside the URL are read from TIDEMILL_LINEAGE_TARGETS.
+    """
+    from tidemill_lineage.collect import resolved
+    from tidemill_lineage.emitters._base import open_target
+
+    emitters = [open_target(each) for each in _targets(where, url)]
+    found = list(resolved(_log(path).read(run_id), _load(path)))
+    for emitter in emitters:
+        _send(where, emitter, found)
     _print([{"pushed": len(found), "to": where}], as_json=as_json, line=lambda row: f"{row['pushed']} runs to {where}")
 
 
@@ -262,22 +264,39 @@ def _run_or_file(name: str, path: Path | None) -> Graph:
     return merge(Graph(), _log(path).read(name))
 
 
-def _emitter(where: str, url: str | None) -> Any:
+def _targets(where: str, url: str | None) -> list[Target]:
+    """Find the targets that a push goes to: those of the settings, or the one at `url` with their settings."""
     from tidemill_core.errors import ConfigError
     from tidemill_core.settings import Settings
 
-    from tidemill_lineage.emitters._base import open_emitter
+    from tidemill_lineage.emitters._base import EMITTERS, parse_target
+    from tidemill_lineage.settings import neo4j_target, targets_of
 
-    settings = Settings.from_env()
-    if where == "neo4j":
-        target = url or settings.neo4j_url
-        password = settings.neo4j_password.get_secret_value() if settings.neo4j_password else None
-        options: dict[str, object] = {"user": settings.neo4j_user, "password": password}
-    else:
-        target, options = url or settings.openlineage_url, {}
-    if not target:
-        raise ConfigError(f"where is {where}? Give --url or set TIDEMILL_{where.upper()}_URL")
-    return open_emitter(where, target, **options)
+    EMITTERS.get(where)  # an unknown name is told before anything is read
+    Settings.from_env()  # and so is a misspelt variable
+    known = [each for each in targets_of() if each.type == where and url in (None, each.url)]
+    if known:
+        return known
+    if url is not None:
+        return [neo4j_target(url) if where == "neo4j" else parse_target({"type": where, "url": url}, where="--url")]
+    shorthand = f" or TIDEMILL_{where.upper()}_URL" if where in ("neo4j", "openlineage") else ""
+    raise ConfigError(f"where is {where}? Give --url, or set TIDEMILL_LINEAGE_TARGETS{shorthand}")
+
+
+def _send(where: str, emitter: Emitter, runs: list[Run]) -> None:
+    """Emit runs by an emitter that anybody may have written, and close it."""
+    from tidemill_core.errors import TidemillError
+
+    from tidemill_lineage.errors import LineageError
+
+    try:
+        emitter.emit(runs)
+    except TidemillError:
+        raise
+    except Exception as error:  # an emitter of a stranger
+        raise LineageError(f"lineage emitter {where!r} broke: {error!r}") from error
+    finally:
+        emitter.close()
 
 
 def _edge(edge: Edge) -> dict[str, str]:

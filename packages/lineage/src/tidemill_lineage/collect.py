@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ class Collected:
         graph: The whole graph.
         changed: Whether this collection changed it.
         runs: The runs of the asked id, with assets named by where they are stored.
-        pushed: Emitter -> runs it took.
+        pushed: Emitter -> runs it took; where two are of one kind, by what tells them apart.
         failed: Emitter -> why it took none.
     """
 
@@ -99,16 +100,25 @@ def _push(
         dispatch.wait(deadline, attempts=1)
     except (OSError, sqlite3.Error) as error:
         faults.count("outbox", error)
-    waiting = {each.name: dispatch.waits_for(each) for each in emitters}
+    labels = _labels(emitters)
+    waiting = {label: (each, dispatch.waits_for(each)) for label, each in labels.items()}
     dispatch.stop(deadline)
-    failed = {
-        name: f"{count} records wait in the outbox: {faults.last.get(name) or faults.last.get('outbox') or 'no answer'}"
-        for name, count in waiting.items()
-        if count or "outbox" in faults.last
+    failed = {}
+    for label, (emitter, count) in waiting.items():
+        if count or "outbox" in faults.last:
+            reason = faults.last.get(emitter.identity or emitter.name) or faults.last.get("outbox") or "no answer"
+            failed[label] = f"{count} records wait in the outbox: {reason}"
+            say("lineage_push_failed", emitter=label, error=failed[label])
+    return {label: len(runs) for label in labels if label not in failed}, failed
+
+
+def _labels(emitters: Sequence[Emitter]) -> dict[str, Emitter]:
+    """Name emitters: by kind, and where two are of one kind, by what tells them apart."""
+    kinds = Counter(each.name for each in emitters)
+    return {
+        each.name if kinds[each.name] == 1 else each.identity or f"{each.name} {number}": each
+        for number, each in enumerate(emitters)
     }
-    for name, reason in failed.items():
-        say("lineage_push_failed", emitter=name, error=reason)
-    return {each.name: len(runs) for each in emitters if each.name not in failed}, failed
 
 
 def store_path(path: Path) -> Path:

@@ -30,6 +30,10 @@ class LineageResource(dg.ConfigurableResource[Any]):
 
     path: str = Field(default="", description="The graph document; empty means lineage/lineage.json in the home.")
     events: str = Field(default="", description="Folder of the events; empty means lineage/events in the home.")
+    targets: list[dict[str, Any]] = Field(
+        default=[],
+        description="Where runs are pushed, each {type, url, ...} of a registered emitter; empty means the settings.",
+    )
     neo4j_url: str = Field(default="", description="bolt://host:port; empty means the settings, then none.")
     openlineage_url: str = Field(default="", description="http://host:port; empty means the settings, then none.")
 
@@ -44,17 +48,17 @@ class LineageResource(dg.ConfigurableResource[Any]):
         return EventLog(self.events) if self.events else events_of(Settings.from_env())
 
     def push_targets(self) -> "list[Emitter]":
-        """Open the servers that lineage is pushed to: Neo4j and OpenLineage, where they are set."""
-        from tidemill_lineage.emitters._base import open_emitter
+        """Open what lineage is pushed to: `targets`, or those of the settings, and the two shorthands.
 
-        settings = Settings.from_env()
-        found: list[Emitter] = []
-        if url := self.neo4j_url or settings.neo4j_url:
-            password = settings.neo4j_password.get_secret_value() if settings.neo4j_password else None
-            found.append(open_emitter("neo4j", url, user=settings.neo4j_user, password=password))
-        if url := self.openlineage_url or settings.openlineage_url:
-            found.append(open_emitter("openlineage", url))
-        return found
+        Raises:
+            ConfigError: A target is wrong.
+        """
+        from tidemill_lineage.emitters._base import open_target, parse_targets
+        from tidemill_lineage.settings import targets_of
+
+        listed = parse_targets(self.targets, where="targets")
+        wanted = targets_of(listed, neo4j_url=self.neo4j_url, openlineage_url=self.openlineage_url)
+        return [open_target(each) for each in wanted]
 
     def tracer(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> "Tracer":
         """Make a tracer whose calls belong to this Dagster run; close it when the asset is done."""

@@ -138,11 +138,11 @@ class Courier:
         except (EmitRefused, GraphError) as error:
             if len(parcels) > 1:
                 return all(self._hand_over([parcel]) for parcel in parcels)
-            self._faults.count(self.emitter.name, error)
+            self._faults.count(self.emitter.name, error, sink=self.key)
             calls = sum(run.calls for run in runs)
             self._faults.lose(calls, f"{self.key} refused them: {error}")
         except BaseException as error:  # noqa: BLE001  # an emitter is a stranger: whatever it raises is counted, and the rows wait
-            self._faults.count(self.emitter.name, error)
+            self._faults.count(self.emitter.name, error, sink=self.key)
             return False
         if not self._guarded("outbox", lambda: self._box.advance(self.key, parcels)):
             return False

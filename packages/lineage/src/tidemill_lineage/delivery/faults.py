@@ -27,15 +27,15 @@ class Faults:
         self._lock = threading.Lock()
         self.errors: Counter[str] = Counter()
         self.last: dict[str, str] = {}
-        """Where -> the words of the last error there."""
+        """Where, or which sink -> the words of the last error there."""
         self.lost = self.unread = 0
 
-    def count(self, where: str, error: BaseException) -> None:
-        """Count an error; the first of its class is logged."""
+    def count(self, where: str, error: BaseException, *, sink: str = "") -> None:
+        """Count an error of a place, and of one sink of several there; the first of its class is logged."""
         kind = f"{where}:{type(error).__name__}"
         with self._lock:
             self.errors[kind] += 1
-            self.last[where] = str(error)
+            self.last[where] = self.last[sink or where] = str(error)
             first = self.errors[kind] == 1
         if first:
             say("lineage_failed", where=where, error=repr(error), note="logged once per class")

@@ -106,7 +106,7 @@ def load_graph(path: Path | str) -> Graph:
         raise GraphMissing(f"{file}: cannot be read: {reason}") from error
 
 
-def open_json(url: str, **_: object) -> JsonFileEmitter:
+def open_json(url: str) -> JsonFileEmitter:
     """Open the emitter registered as ``json``; `url` is a path or a ``file://`` URL."""
     from urllib.parse import unquote, urlsplit
 

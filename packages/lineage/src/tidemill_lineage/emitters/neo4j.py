@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
+from pydantic import Field, SecretStr
 from tidemill_core.errors import ConfigError
 from tidemill_core.telemetry.redact import redact
 
 from tidemill_lineage import merging
 from tidemill_lineage.delivery.bounded import Bounded
 from tidemill_lineage.delivery.forks import PerProcess
-from tidemill_lineage.emitters._base import Traits
+from tidemill_lineage.emitters._base import Target, Traits, takes
 from tidemill_lineage.errors import EmitRefused, EmitterDown
 from tidemill_lineage.graph import renamed
 from tidemill_lineage.merging import Entry, Subject
@@ -195,9 +196,33 @@ def checked_url(url: str) -> str:
     raise ConfigError(f"{redact(url)!r} is no Neo4j address: bolt://host:port or neo4j://host:port wanted{hint}")
 
 
-def open_neo4j(url: str, *, user: str | None = None, password: str | None = None, **_: object) -> Neo4jEmitter:
+class Neo4jTarget(Target):
+    """A Neo4j database."""
+
+    type: Literal["neo4j"]
+    """Always ``neo4j``."""
+    url: str
+    """``bolt://host:port`` or ``neo4j://...``, also with ``+s`` or ``+ssc``."""
+    user: str | None = None
+    """Unset means no authentication."""
+    password: SecretStr | None = None
+    """Of the user."""
+    retry_s: float = Field(default=15.0, ge=0)
+    """Seconds to retry a transaction that met a deadlock or a lost connection."""
+    connect_s: float = Field(default=5.0, gt=0)
+    """Seconds until a server that does not answer is given up."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds that one emit may take; what it did not finish is sent again."""
+
+
+@takes(Neo4jTarget)
+def open_neo4j(target: Neo4jTarget) -> Neo4jEmitter:
     """Open the emitter registered as ``neo4j``."""
-    return Neo4jEmitter(url, user=user, password=password)
+    password = target.password.get_secret_value() if target.password else None
+    return Neo4jEmitter(
+        target.url, user=target.user, password=password, retry_s=target.retry_s, connect_s=target.connect_s,
+        timeout_s=target.timeout_s,
+    )  # fmt: skip
 
 
 def _apply(tx: neo4j.ManagedTransaction, statement: str, rows: list[dict[str, Any]]) -> int:

@@ -12,17 +12,18 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import orjson
+from pydantic import Field, SecretStr
 from tidemill_core.errors import ConfigError
 from tidemill_core.retry import RetryPolicy
 from tidemill_core.telemetry.redact import redact
 
 from tidemill_lineage.delivery.appending import append_missing
 from tidemill_lineage.delivery.forks import PerProcess
-from tidemill_lineage.emitters._base import Traits
+from tidemill_lineage.emitters._base import Target, Traits, takes
 from tidemill_lineage.errors import EmitRefused, EmitterDown
 from tidemill_lineage.graph import with_stable_names
 from tidemill_lineage.model import ASSET_SCHEME, Dataset, DatasetUrn, Edge, Run
@@ -251,6 +252,28 @@ def checked_url(url: str) -> str:
     raise ConfigError(f"{redact(url)!r} is no OpenLineage address: http://host:port or file:///path wanted{hint}")
 
 
-def open_openlineage(url: str, **_: object) -> OpenLineageEmitter:
+class OpenLineageTarget(Target):
+    """An OpenLineage endpoint, or a file of events."""
+
+    type: Literal["openlineage"]
+    """Always ``openlineage``."""
+    url: str
+    """``http://host:port`` (``/api/v1/lineage`` is added where no path is given) or ``file:///path.jsonl``."""
+    namespace: str = Field(default="tidemill", min_length=1)
+    """Namespace of the jobs."""
+    api_key: SecretStr | None = None
+    """Sent as a bearer token; unset means none is sent."""
+    timeout_s: float = Field(default=5.0, gt=0)
+    """Seconds per request."""
+    attempts: int = Field(default=3, ge=1)
+    """Requests in all for one event that fails for a passing reason, the first included."""
+
+
+@takes(OpenLineageTarget)
+def open_openlineage(target: OpenLineageTarget) -> OpenLineageEmitter:
     """Open the emitter registered as ``openlineage``."""
-    return OpenLineageEmitter(url)
+    key = target.api_key.get_secret_value() if target.api_key else None
+    retry = RetryPolicy(attempts=target.attempts, delay_s=0.2, max_delay_s=2.0)
+    return OpenLineageEmitter(
+        target.url, namespace=target.namespace, api_key=key, timeout_s=target.timeout_s, retry=retry
+    )

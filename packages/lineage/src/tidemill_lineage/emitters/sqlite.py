@@ -55,6 +55,6 @@ class SqliteEmitter:
         self.graph.close()
 
 
-def open_sqlite(url: str, **_: object) -> SqliteEmitter:
+def open_sqlite(url: str) -> SqliteEmitter:
     """Open the emitter registered as ``sqlite``; `url` is a path or a ``file://`` URL."""
     return SqliteEmitter(unquote(urlsplit(url).path) if url.startswith("file://") else url)
