@@ -50,6 +50,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--metadata/--no-metadata", default=None, help="Keep content type and user metadata."),
             click.option("--workers", type=int, default=None, help="Objects copied at once."),
             click.option("--bytes-per-s", type=int, default=None, help="Bandwidth limit."),
+            click.option("--trash", default=None, help="Prefix in TARGET that keeps what is deleted or replaced."),
+            click.option(
+                "--change-log", type=click.Path(dir_okay=False), default=None, help="Append changed keys here."
+            ),
             click.option("--manifest", default=None, help="sqlite:///path or postgresql://... of what was copied."),
             click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         ]

@@ -61,6 +61,11 @@ class SyncConfig(Config):
     """How often one object is tried."""
     max_failures: int = Field(default=100, ge=1)
     """End the run once so many objects have failed."""
+    trash: str | None = None
+    """Prefix in the target under which deleted and replaced objects are kept, such as ``.trash/``; it takes no part in
+    the sync, on either side. Unset keeps nothing."""
+    change_log: Path | None = None
+    """File to which a line of JSON is appended for every key that a run changes or fails to change."""
     manifest: SecretStr | None = None
     """``sqlite:///path`` or ``postgresql://...`` of what was copied; unset means the settings' PostgreSQL if one is
     named, else ``sync.db`` in their home."""
@@ -70,7 +75,14 @@ class SyncConfig(Config):
     @model_validator(mode="after")
     def _check_patterns(self) -> Self:
         self.key_filter()
+        if self.trash is not None and not _is_prefix(self.trash):
+            raise ValueError(f"trash must be a prefix of keys such as '.trash/', not {self.trash!r}")
         return self
+
+    @property
+    def trash_prefix(self) -> str | None:
+        """The trash, ending in a slash."""
+        return None if self.trash is None else self.trash.rstrip("/") + "/"
 
     def key_filter(self) -> Filter:
         """Which keys take part.
@@ -78,7 +90,15 @@ class SyncConfig(Config):
         Raises:
             ValueError: A rule or pattern cannot be read.
         """
-        return compile_filter(self.filters, self.include, self.exclude)
+        takes, trash = compile_filter(self.filters, self.include, self.exclude), self.trash_prefix
+        if trash is None:
+            return takes
+        return lambda key: not key.startswith(trash) and takes(key)
+
+
+def _is_prefix(text: str) -> bool:
+    """Tell whether every store can hold keys under this prefix."""
+    return all(segment not in {"", ".", ".."} for segment in text.removesuffix("/").split("/"))
 
 
 class ServeConfig(Config):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -69,8 +68,8 @@ def sync(
         Stopped: `stop` was set.
         TidemillError: A store or the manifest failed.
     """
-    with opened(config, source=source, target=target, stop=stop, progress=progress) as session:
-        return _recorded(session, run_id or uuid.uuid4().hex, _run)
+    with opened(config, source=source, target=target, stop=stop, progress=progress, run_id=run_id) as session:
+        return recorded(session, _run)
 
 
 def sync_keys(
@@ -95,11 +94,11 @@ def sync_keys(
     wanted = sorted({key for key in keys if takes(key)})
 
     def run(session: Session) -> None:
-        _apply(session, (action for key in wanted if (action := _decided(session, key)) is not None))
-        _settle(session)
+        carry_out(session, (action for key in wanted if (action := _decided(session, key)) is not None))
+        settle(session)
 
-    with opened(config, source=source, target=target, stop=stop) as session:
-        return _recorded(session, run_id or uuid.uuid4().hex, run)
+    with opened(config, source=source, target=target, stop=stop, run_id=run_id) as session:
+        return recorded(session, run)
 
 
 def plan_actions(
@@ -114,9 +113,9 @@ def plan_actions(
         yield from planned(session, is_sorting=True)
 
 
-def _recorded(session: Session, run_id: str, run: Callable[[Session], None]) -> SyncResult:
+def recorded(session: Session, run: Callable[[Session], None]) -> SyncResult:
     """Run, and keep a line about it whatever happens."""
-    began, started_at = time.monotonic(), time.time()
+    began, started_at, run_id = time.monotonic(), time.time(), session.run_id
 
     def record(state: str, ended_at: float | None) -> None:
         session.manifest.record(
@@ -151,13 +150,13 @@ def _recorded(session: Session, run_id: str, run: Callable[[Session], None]) -> 
 
 def _run(session: Session) -> None:
     try:
-        _apply(session, planned(session, in_bulk=True))
+        carry_out(session, planned(session, in_bulk=True))
     except ListingUnsorted as unsorted:
         log.warning("listing_unsorted", place=unsorted.place, before=unsorted.before, after=unsorted.after)
         session.deletes.clear()
         session.counts.skipped = 0
-        _apply(session, planned(session, is_sorting=True))
-    _settle(session)
+        carry_out(session, planned(session, is_sorting=True))
+    settle(session)
 
 
 def planned(session: Session, *, is_sorting: bool = False, in_bulk: bool = False) -> Iterator[Action]:
@@ -221,7 +220,7 @@ def _is_within(config: SyncConfig, action: Action, now: datetime) -> bool:
     )
 
 
-def _apply(session: Session, actions: Iterable[Action]) -> None:
+def carry_out(session: Session, actions: Iterable[Action]) -> None:
     """Copy what must be copied, a bounded number at once; collect what must be deleted."""
     at_once = session.config.workers
     workers = Workers(session.transfer().apply, threads=at_once, most=at_once * 4)
@@ -236,6 +235,7 @@ def _apply(session: Session, actions: Iterable[Action]) -> None:
                 session.deletes.append(action.key)
             elif action.kind == "forget":
                 session.forgets.append(action.key)
+                session.log.add("gone", action.key, reason=action.reason)
             else:
                 workers.give(action)
                 _collect(session, workers.take(waiting=workers.is_full))
@@ -261,26 +261,49 @@ def _collect(session: Session, finished: Iterable[Done[Action, Transferred]]) ->
         is_any = True
         if isinstance(each.error, TidemillError):
             session.counts.fail(each.item.key, str(each.error))
+            _log(session, each.item, "failed", error=str(each.error))
             session.is_transient = session.is_transient and isinstance(each.error, TransientError)
             log.warning("object_failed", key=each.item.key, error=str(each.error))
         elif each.error is not None:
             raise each.error
         elif each.result is not None:
             session.counts.add(each.result)
+            _log(session, each.item, each.result.outcome, done=each.result)
             if each.result.entry is not None:
                 session.entries.append(each.result.entry)
     if is_any:
         session.progress.moved(session.counts)
 
 
+def _log(
+    session: Session, action: Action, outcome: str, *, done: Transferred | None = None, error: str | None = None
+) -> None:
+    """Log what became of a copy. What was found equal is told too: a killed run may have written it."""
+    if outcome == "vanished":
+        return
+    entry = done.entry if done else None
+    session.log.add(
+        outcome,
+        action.key,
+        bytes=done.bytes if done else None,
+        reason=action.reason,
+        source_etag=entry.source_etag if entry else None,
+        target_etag=entry.target_etag if entry else None,
+        trashed=done.trashed if done else None,
+        error=error,
+    )
+
+
 def _commit(session: Session) -> None:
+    # The log first: a key without a note is looked at again, a note without a line would never be told.
+    session.log.flush()
     if session.entries or session.forgets:
         session.manifest.save(session.job, session.entries, session.forgets)
         session.entries.clear()
         session.forgets.clear()
 
 
-def _settle(session: Session) -> None:
+def settle(session: Session) -> None:
     """Report failed copies, or else delete what the limits allow."""
     counts = session.counts
     _check_failures(session, 1)
@@ -290,7 +313,11 @@ def _settle(session: Session) -> None:
     for start in range(0, len(session.deletes), _DELETE_AT_ONCE):
         session.stop.raise_if_set()
         batch = session.deletes[start : start + _DELETE_AT_ONCE]
+        kept = session.trash.keep_all(batch, at_once=session.config.workers) if session.trash else [None] * len(batch)
         session.target.delete(batch)
+        for key, trashed in zip(batch, kept, strict=True):
+            session.log.add("deleted", key, trashed=trashed)
+        session.log.flush()
         session.manifest.save(session.job, [], batch)
         counts.deleted += len(batch)
         session.progress.moved(counts)

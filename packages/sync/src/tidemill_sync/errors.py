@@ -9,12 +9,14 @@ SyncError
 ├── SyncInterrupted    (Transient) some objects may be copied at another try
 ├── SyncBusy           (Transient) another run of the same sync goes on
 ├── ObjectMoved        (Transient) an object changed while it was copied
+├── LogUnwritable      (Permanent) the log of changed keys cannot be written
 └── JobNotFound        (Permanent) the service knows no such job
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tidemill_core.errors import PermanentError, TidemillError, TransientError
 
@@ -94,6 +96,14 @@ class ObjectMoved(SyncError, TransientError):
     def __init__(self, place: str, key: str) -> None:
         self.place, self.key = place, key
         super().__init__(f"{key!r} in {place} changed while it was copied")
+
+
+class LogUnwritable(SyncError, PermanentError):
+    """The log of changed keys cannot be written; nothing more is changed."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.path = path
+        super().__init__(f"the log of changed keys {path} cannot be written: {error.strerror or error}")
 
 
 class JobNotFound(SyncError, PermanentError):

@@ -78,10 +78,12 @@ class SyncService:
         """Queue a mirror.
 
         Raises:
-            PlaceRefused: Source or target lies outside the allowed places, or a manifest was named.
+            PlaceRefused: Source or target lies outside the allowed places, or a manifest or change log was named.
         """
         if config.manifest is not None:
             raise PlaceRefused("a manifest of the caller's choice")
+        if config.change_log is not None:
+            raise PlaceRefused("a change log of the caller's choice")
         for url in (config.source, config.target):
             check_allowed(url, self.config.allow)
         job = self.store.add(config)

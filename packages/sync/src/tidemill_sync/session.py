@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from tidemill_core.lifecycle import StopToken
 from tidemill_core.settings import Settings
 from tidemill_core.storage import ObjectStore, open_store
 
 from tidemill_sync.budget import Budget
+from tidemill_sync.change_log import ChangeLog
 from tidemill_sync.config import SyncConfig
 from tidemill_sync.errors import PlacesOverlap, SyncBusy
 from tidemill_sync.manifests._base import Manifest, RunRecord, job_id
@@ -19,6 +22,7 @@ from tidemill_sync.plan import Entry
 from tidemill_sync.result import Counts, Progress, Silence
 from tidemill_sync.throttle import Throttle
 from tidemill_sync.transfer import Transfer
+from tidemill_sync.trash import Trash
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +36,9 @@ class Session:
     job: str
     stop: StopToken
     progress: Progress
+    run_id: str
+    log: ChangeLog
+    trash: Trash | None
     counts: Counts = field(default_factory=Counts)
     deletes: list[str] = field(default_factory=list)
     forgets: list[str] = field(default_factory=list)
@@ -49,6 +56,7 @@ class Session:
             budget=Budget(self.config.memory_bytes),
             large_bytes=self.config.large_bytes,
             keeps_metadata=self.config.metadata,
+            trash=self.trash,
         )
 
 
@@ -60,6 +68,7 @@ def opened(
     target: ObjectStore | None = None,
     stop: StopToken | None = None,
     progress: Progress | None = None,
+    run_id: str | None = None,
     is_exclusive: bool = True,
 ) -> Iterator[Session]:
     """Open both stores and the manifest, and hold the lease unless only reading.
@@ -67,12 +76,15 @@ def opened(
     Raises:
         PlacesOverlap: One place contains the other.
         SyncBusy: Another process holds the lease.
+        LogUnwritable: The log of changed keys cannot be opened.
     """
+    run_id = run_id or uuid.uuid4().hex
     source = source or open_store(config.source)
     target = target or open_store(config.target)
     check_apart(source.url, target.url)
     manifest = open_manifest(manifest_url(config))
     job = job_id(source.url, target.url)
+    log_path, trash = config.change_log, config.trash_prefix
     session = Session(
         config=config,
         source=source,
@@ -81,6 +93,9 @@ def opened(
         job=job,
         stop=stop or StopToken(),
         progress=progress or Silence(),
+        run_id=run_id,
+        log=ChangeLog(None, run_id),
+        trash=None if trash is None else Trash(target, trash, run_id, datetime.now(UTC)),
     )
     try:
         if not is_exclusive:
@@ -89,9 +104,11 @@ def opened(
         with manifest.lease(job) as is_ours:
             if not is_ours:
                 raise SyncBusy(source.url, target.url)
+            session.log = ChangeLog(log_path, run_id)
             yield session
     finally:
         manifest.close()
+        session.log.close()
         session.progress.close()
 
 

@@ -14,6 +14,7 @@ from tidemill_sync.budget import Budget
 from tidemill_sync.errors import ObjectMoved
 from tidemill_sync.plan import Action, Entry
 from tidemill_sync.throttle import Throttle
+from tidemill_sync.trash import Keeper, Trash
 
 Outcome = Literal["copied", "replaced", "adopted", "vanished"]
 """``adopted``: both sides were read and are equal; ``vanished``: the source lost it since it was listed."""
@@ -34,6 +35,8 @@ class Transferred:
     outcome: Outcome
     bytes: int = 0
     entry: Entry | None = None
+    trashed: str | None = None
+    """The key in the target under which the replaced object was kept."""
 
 
 class Transfer:
@@ -51,6 +54,7 @@ class Transfer:
         budget: The common limit of memory.
         large_bytes: Larger objects are streamed.
         keeps_metadata: Carry content type and user metadata over.
+        trash: Where replaced objects are kept.
     """
 
     def __init__(
@@ -63,13 +67,14 @@ class Transfer:
         budget: Budget,
         large_bytes: int,
         keeps_metadata: bool = True,
+        trash: Trash | None = None,
     ) -> None:
         self._source, self._target = source, target
         self._retry, self._throttle, self._large_bytes = retry, throttle, large_bytes
         self._keeps_metadata = (
             keeps_metadata and source.capabilities.user_metadata and target.capabilities.user_metadata
         )
-        self._budget = budget
+        self._budget, self._trash = budget, trash
 
     def apply(self, action: Action) -> Transferred:
         """Do a copy, replace or compare, trying again as the policy says.
@@ -78,7 +83,7 @@ class Transfer:
             TidemillError: The last attempt's error.
         """
         assert action.source is not None
-        pinned = _Pinned(action.source, action.target)
+        pinned = _Pinned(action.source, action.target, Keeper(self._trash))
 
         def attempt() -> Transferred:
             try:
@@ -125,6 +130,8 @@ class Transfer:
             conditions = {"if_absent": True} if capabilities.put_if_absent else {}
         elif target.etag is not None and capabilities.put_if_match:
             conditions = {"if_match": target.etag}
+        if target is not None:
+            pinned.keeper.before_replacing(target)
         if source.size_bytes <= self._large_bytes:
             with self._budget.hold(source.size_bytes):
                 about, body = self._read(source)
@@ -141,7 +148,13 @@ class Transfer:
         if written.size_bytes != source.size_bytes:
             raise ObjectMoved(self._source.url, source.key)
         outcome: Outcome = "copied" if target is None else "replaced"
-        return Transferred(key=action.key, outcome=outcome, bytes=written.size_bytes, entry=_entry(source, written))
+        return Transferred(
+            key=action.key,
+            outcome=outcome,
+            bytes=written.size_bytes,
+            entry=_entry(source, written),
+            trashed=pinned.keeper.kept,
+        )
 
     def _chunks(self, source: ObjectInfo) -> Iterator[bytes]:
         done = 0
@@ -194,6 +207,7 @@ class _Pinned:
 
     source: ObjectInfo
     target: ObjectInfo | None
+    keeper: Keeper
 
 
 class _Stream:

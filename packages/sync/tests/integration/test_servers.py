@@ -74,6 +74,23 @@ def test_one_cloud_is_mirrored_to_another(place, config, source_name, target_nam
     assert verify(config(prune=True), source=source, target=target, content=True).is_exact
 
 
+@pytest.mark.parametrize("name", ["s3_bucket", "versitygw", "gcs_bucket", "azure_container"])
+def test_a_store_keeps_what_is_deleted_and_replaced(place, config, memory, name):
+    target, settings = place(name, "kept"), config(prune=True, trash=".trash/", metadata=True)
+    memory.put("a b/ü", b"old", content_type="text/csv")
+    memory.put("gone", b"1")
+    sync(settings, source=memory, target=target)
+    memory.put("a b/ü", b"newer")
+    memory.delete(["gone"])
+
+    sync(settings, source=memory, target=target)
+
+    kept = {each.key.split("/", 2)[2]: each.key for each in target.list(".trash/")}
+    assert {key: target.get(at) for key, at in kept.items()} == {"a b/ü": b"old", "gone": b"1"}
+    assert target.head(kept["a b/ü"]).content_type == "text/csv"
+    assert verify(settings, source=memory, target=target, content=True).is_exact
+
+
 def test_untamed_keys_are_kept_on_an_s3_server(s3_bucket, config):
     from tidemill_core.testing.suites.storage import ODD_KEYS, UNTAMED_KEYS
 

@@ -101,11 +101,13 @@ def test_a_link_out_of_the_allowed_folder_is_refused(tmp_path):
         check_allowed((inside / "link" / "x").as_uri(), [inside.as_uri()])
 
 
-def test_a_caller_may_not_choose_a_manifest(serving, places):
+def test_a_caller_may_not_choose_a_manifest_or_a_log(serving, places, tmp_path):
     source, target = places
-    body = {"source": source.url, "target": target.url, "manifest": "sqlite:////tmp/x.db"}
+    client, log = serving(), tmp_path / "log"
 
-    assert serving().post("/jobs", json=body).status_code == 403
+    for given in ({"manifest": "sqlite:////tmp/x.db"}, {"change_log": str(log)}):
+        assert client.post("/jobs", json={"source": source.url, "target": target.url, **given}).status_code == 403
+    assert not log.exists()
 
 
 def test_every_request_but_health_needs_the_token(serving):
