@@ -182,9 +182,11 @@ def push(where: str, url: str | None, run_id: str | None, path: Path | None, *, 
     """
     from tidemill_lineage.collect import resolved
     from tidemill_lineage.emitters._base import open_target
+    from tidemill_lineage.graph import stored_names
 
     emitters = [open_target(each) for each in _targets(where, url)]
-    found = list(resolved(_log(path).read(run_id), _load(path)))
+    names = stored_names((each.asset_key, urn) for urn, each in _load(path).datasets.items())
+    found = list(resolved(_log(path).read(run_id), names))
     for emitter in emitters:
         _send(where, emitter, found)
     _print([{"pushed": len(found), "to": where}], as_json=as_json, line=lambda row: f"{row['pushed']} runs to {where}")

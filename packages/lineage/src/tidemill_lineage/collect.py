@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,11 @@ from tidemill_lineage.emitters._base import Emitter
 from tidemill_lineage.errors import GraphError
 from tidemill_lineage.events import EventLog
 from tidemill_lineage.graph import Graph, renamed, with_stable_names
-from tidemill_lineage.model import ASSET_SCHEME, DatasetUrn, Run, asset_urn
+from tidemill_lineage.model import DatasetUrn, Run
 from tidemill_lineage.stored_graph import StoredGraph
+
+_EXPORTED = "exported"
+"""Note of the store: the revision that was exported last, and its figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +33,28 @@ class Collected:
     """What was brought together.
 
     Attributes:
-        graph: The whole graph.
-        changed: Whether this collection changed it.
+        store: The file of the whole graph.
+        facts: How many datasets, columns, jobs, edges, direct and indirect edges the graph has.
+        changed: Whether the graph differs from what was exported before, in more than times.
         runs: The runs of the asked id, with assets named by where they are stored.
         pushed: Emitter -> runs it took; where two are of one kind, by what tells them apart.
         failed: Emitter -> why it took none.
     """
 
-    graph: Graph
+    store: Path
+    facts: dict[str, int]
     changed: bool
     runs: tuple[Run, ...]
     pushed: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+
+    def graph(self) -> Graph:
+        """Read the whole graph."""
+        store = StoredGraph(self.store)
+        try:
+            return store.graph()
+        finally:
+            store.close()
 
 
 def collect(
@@ -65,24 +78,51 @@ def collect(
     events = list(log.read())
     store = open_store(path, log)
     try:
-        before = store.graph()
-        is_told_more = store.add(events)
-        graph = store.graph()
+        store.add(events)
+        facts, changed = _exported(store, path, page)
+        names = store.asset_names()
     finally:
         store.close()
-    # The same edges, said by a newer run, are written down but are no change of the graph.
-    changed = graph != before
-    if is_told_more or not path.exists():
+    asked = [run for run in events if run_id in (None, run.id)]
+    runs = tuple(resolved(asked, names))
+    pushed, failed = _push(runs, [dump_run(run) for run in asked], emitters, log.folder.parent, push_s)
+    log.prune(keep_runs)
+    return Collected(store=store_path(path), facts=facts, changed=changed, runs=runs, pushed=pushed, failed=failed)
+
+
+def _exported(store: StoredGraph, path: Path, page: Path | None) -> tuple[dict[str, int], bool]:
+    """Write the exports that are missing or older than the graph; whether it had changed since the last.
+
+    The whole graph is read only then: what changed is counted by the store, whoever writes to it.
+    """
+    told = orjson.loads(store.note(_EXPORTED) or b"{}")
+    revision = store.revision()
+    is_changed = told.get("revision") != revision
+    if not is_changed and path.exists() and (page is None or page.exists()):
+        return told["facts"], False
+    graph = store.graph()
+    if is_changed or not path.exists():
         write_document(graph, path)
-    if page is not None and (is_told_more or not page.exists()):
+    if page is not None:
         from tidemill_lineage.html import write_page
 
         write_page(graph, page)
-    asked = [run for run in events if run_id in (None, run.id)]
-    runs = tuple(resolved(asked, graph))
-    pushed, failed = _push(runs, [dump_run(run) for run in asked], emitters, log.folder.parent, push_s)
-    log.prune(keep_runs)
-    return Collected(graph=graph, changed=changed, runs=runs, pushed=pushed, failed=failed)
+    facts = _facts(graph)
+    # the revision was read before the graph: what came between is exported the next time
+    store.keep_note(_EXPORTED, orjson.dumps({"revision": revision, "facts": facts}).decode())
+    return facts, is_changed
+
+
+def _facts(graph: Graph) -> dict[str, int]:
+    direct = sum(edge.kind == "DIRECT" for edge in graph.edges)
+    return {
+        "datasets": len(graph.datasets),
+        "columns": sum(len(each.columns) for each in graph.datasets.values()),
+        "jobs": len(graph.jobs),
+        "edges": len(graph.edges),
+        "direct_edges": direct,
+        "indirect_edges": len(graph.edges) - direct,
+    }
 
 
 def _push(
@@ -154,12 +194,7 @@ def write_document(graph: Graph, path: Path) -> None:
     replace_file(path, orjson.dumps(graph_value(graph), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def resolved(runs: Iterable[Run], graph: Graph) -> Iterable[Run]:
+def resolved(runs: Iterable[Run], names: Mapping[DatasetUrn, DatasetUrn]) -> Iterable[Run]:
     """Name ``asset://key`` by the stored URN that the graph knows for it."""
-    stored: dict[str, list[DatasetUrn]] = {}
-    for urn, dataset in graph.datasets.items():
-        if dataset.asset_key and not urn.startswith(ASSET_SCHEME):
-            stored.setdefault(asset_urn(dataset.asset_key), []).append(urn)
-    names = {alias: urns[0] for alias, urns in stored.items() if len(urns) == 1}
     for run in with_stable_names(list(runs)):
         yield renamed(run, names)

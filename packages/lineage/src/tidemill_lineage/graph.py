@@ -220,6 +220,19 @@ def with_stable_names(runs: Sequence[Run]) -> list[Run]:
     return found
 
 
+def stored_names(assets: Iterable[tuple[str, DatasetUrn]]) -> dict[DatasetUrn, DatasetUrn]:
+    """Map ``asset://key`` to where that asset is stored, where that is one place and no more.
+
+    Args:
+        assets: Asset keys, each with the URN of a dataset of it.
+    """
+    stored: dict[str, set[DatasetUrn]] = {}
+    for key, urn in assets:
+        if key and not urn.startswith(ASSET_SCHEME):
+            stored.setdefault(key, set()).add(urn)
+    return {asset_urn(key): next(iter(urns)) for key, urns in stored.items() if len(urns) == 1}
+
+
 def renamed(run: Run, names: Mapping[DatasetUrn, DatasetUrn]) -> Run:
     """Replace URNs everywhere in a run."""
     if not names:

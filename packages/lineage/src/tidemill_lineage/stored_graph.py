@@ -18,7 +18,7 @@ import orjson
 from tidemill_lineage import merging
 from tidemill_lineage.delivery import forks
 from tidemill_lineage.delivery.database import is_damage, open_database, set_aside, transaction
-from tidemill_lineage.graph import Graph, derived
+from tidemill_lineage.graph import Graph, derived, stored_names
 from tidemill_lineage.merging import Entry, Subject, Touch
 from tidemill_lineage.model import DatasetUrn, Edge, Run
 from tidemill_lineage.stored_queries import StoredQueries
@@ -26,6 +26,7 @@ from tidemill_lineage.stored_queries import StoredQueries
 T = TypeVar("T")
 
 _VERSION = 1
+_REVISION = "revision"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS subjects (
   id INTEGER PRIMARY KEY, kind TEXT NOT NULL, about TEXT NOT NULL, more TEXT NOT NULL, UNIQUE (kind, about, more));
@@ -49,7 +50,8 @@ CREATE INDEX IF NOT EXISTS edges_of_source ON edges (source, source_column);
 CREATE INDEX IF NOT EXISTS edges_of_target ON edges (target, target_column);
 CREATE TABLE IF NOT EXISTS reads (subject INTEGER NOT NULL, dataset INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS reads_of_subject ON reads (subject);
-CREATE INDEX IF NOT EXISTS reads_of_dataset ON reads (dataset)
+CREATE INDEX IF NOT EXISTS reads_of_dataset ON reads (dataset);
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
 
@@ -87,8 +89,27 @@ class StoredGraph(StoredQueries):
             for table in ("entries", "bodies", "subjects", "edges", "reads", "in_force", "datasets"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608  # names of our own
             self._add(grouped, db)
+            _count_change(db)  # forgetting is a change, too
 
         self._write(work)
+
+    def revision(self) -> int:
+        """Count the changes so far that were more than a later time; every process counts on."""
+        return int(self.note(_REVISION) or 0)
+
+    def note(self, name: str) -> str | None:
+        """Read what was noted beside the graph, such as what was exported."""
+        rows = self._rows("SELECT value FROM notes WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
+
+    def keep_note(self, name: str, value: str) -> None:
+        """Note something beside the graph."""
+        self._write(lambda db: db.execute("INSERT OR REPLACE INTO notes (name, value) VALUES (?, ?)", (name, value)))
+
+    def asset_names(self) -> dict[DatasetUrn, DatasetUrn]:
+        """Map ``asset://key`` to the stored dataset of that asset, where there is one and no more."""
+        rows = self._rows("SELECT asset_key, urn FROM datasets WHERE asset_key <> ''", ())
+        return stored_names((str(key), str(urn)) for key, urn in rows)
 
     def graph(self) -> Graph:
         """Read the whole graph into memory, for an export."""
@@ -155,7 +176,16 @@ class StoredGraph(StoredQueries):
     def _add(self, grouped: dict[Subject, list[Entry]], db: sqlite3.Connection) -> bool:
         work = _Work(db)
         changed = [subject for subject, entries in grouped.items() if work.unite(subject, entries)]
-        return work.derive(changed)
+        differs = work.derive(changed)
+        if differs:
+            _count_change(db)
+        return differs
+
+
+def _count_change(db: sqlite3.Connection) -> None:
+    """Count one change in the transaction that makes it, so that no reader sees the one without the other."""
+    query = "INSERT INTO notes VALUES (?, '1') ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+    db.execute(query, (_REVISION,))
 
 
 class _Work:
@@ -279,7 +309,9 @@ class _Work:
         for urn in (*touched.reads, *touched.writes, *touched.names):
             self.dataset(urn)
         only_reads = self._one("SELECT 1 FROM subjects WHERE kind = ? AND about = ?", merging.EDGES, job) is None
-        number = self.subject(("reads", job, ""))
+        reads: Subject = ("reads", job, "")
+        is_new = self._one("SELECT 1 FROM subjects WHERE kind = ? AND about = ? AND more = ?", *reads) is None
+        number = self.subject(reads)
         old = [row[0] for row in self.db.execute("SELECT dataset FROM reads WHERE subject = ?", (number,))]
         wanted: list[DatasetUrn] = []
         if only_reads:
@@ -290,7 +322,7 @@ class _Work:
         if sorted(old) != sorted(map(self.dataset, wanted)):
             self._replace_reads(number, wanted)
             return True
-        return before != self._one("SELECT count(*) FROM datasets")
+        return is_new or before != self._one("SELECT count(*) FROM datasets")
 
     def _derive_dataset(self, urn: DatasetUrn) -> bool:
         columns = merging.columns_in_force(self.entries(self.subject((merging.COLUMNS, urn, ""))))

@@ -141,7 +141,7 @@ def test_what_other_packages_announce_becomes_runs(settings: Settings) -> None:
     finally:
         hooks.uninstall(settings)
 
-    found = collect(hooks.events_of(settings), settings.home / "lineage.json").graph
+    found = collect(hooks.events_of(settings), settings.home / "lineage.json").graph()
     assert found.upstream("raw/x#a") == ["file:///x.csv#a"]
     assert {edge.method for edge in found.edges} == {"declared"}
     assert hooks.events_of(settings).run_ids() == ["r7"]
@@ -195,8 +195,8 @@ def test_collecting_again_after_pruning_gives_the_same_graph(tmp_path: Path) -> 
     for i in range(5):
         log.append(declare(job=f"j{i}", output=f"o://{i}", columns={"a": [f"i://{i}#a"]}, run_id=f"r{i}", at=i))
 
-    first = collect(log, path, keep_runs=2).graph
-    again = collect(log, path, keep_runs=2).graph
+    first = collect(log, path, keep_runs=2).graph()
+    again = collect(log, path, keep_runs=2).graph()
 
     assert len(log.run_ids()) == 2
     assert again == first

@@ -78,16 +78,10 @@ def lineage_asset(config: LineageConfig) -> dg.AssetsDefinition:
 
 
 def _facts(found: Collected, path: Path, page: Path, seconds: float) -> dict[str, Any]:
-    graph = found.graph
-    kinds = [edge.kind for edge in graph.edges]
+    figures: dict[str, Any] = dict(found.facts)
     return materialization(
         seconds=seconds,
-        datasets=len(graph.datasets),
-        columns=sum(len(each.columns) for each in graph.datasets.values()),
-        jobs=len(graph.jobs),
-        edges=len(graph.edges),
-        direct_edges=kinds.count("DIRECT"),
-        indirect_edges=kinds.count("INDIRECT"),
+        **figures,
         runs=len(found.runs),
         graph=path.absolute(),
         page=dg.MetadataValue.url(page.absolute().as_uri()),
