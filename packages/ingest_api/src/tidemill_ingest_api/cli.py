@@ -15,7 +15,7 @@ from tidemill_ingest_api.variables import STORE as STORE_VARIABLE
 
 if TYPE_CHECKING:
     from tidemill_ingest_api.config import SourceConfig
-    from tidemill_ingest_api.fetching.fetch import StreamReport
+    from tidemill_ingest_api.fetching.fetch import Part, StreamReport
 
 CONFIG = click.argument("config")
 STREAM = click.option("--stream", "streams", multiple=True, help="Only this stream; may be repeated.")
@@ -43,9 +43,29 @@ def ingest() -> None:
 @STORE
 @BASE_URL
 @click.option("--full", is_flag=True, help="Read every page again, whatever is remembered.")
+@click.option(
+    "--partition",
+    "partitions",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Only partitions with this value; needs --stream.",
+)
+@click.option(
+    "--from", "start", metavar="TIME", help="Read windows from here, and do not change where the stream stands."
+)
+@click.option("--to", "end", metavar="TIME", help="Read windows up to here.")
 @JSON
 def run(
-    config: str, streams: tuple[str, ...], store: str | None, base_url: str | None, *, full: bool, as_json: bool
+    config: str,
+    streams: tuple[str, ...],
+    store: str | None,
+    base_url: str | None,
+    *,
+    full: bool,
+    partitions: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    as_json: bool,
 ) -> None:
     """Fetch what is new; killed and run again, it ends with the same tables."""
     from tidemill_core.lifecycle import stop_on_signals
@@ -55,13 +75,14 @@ def run(
     from tidemill_ingest_api.sources import load_source
 
     source = load_source(config)
+    part = _part(source, streams, partitions, start, end)
     with (
         stop_on_signals() as stop,
         opened(store_url(source, store)) as target,
         connected(source, base_url=base_url, stop=stop) as client,
     ):
         show = None if as_json or not sys.stderr.isatty() else _progress
-        reports = run_source(source, target, client, streams=streams, is_full=full, stop=stop, on_page=show)
+        reports = run_source(source, target, client, streams=streams, is_full=full, part=part, stop=stop, on_page=show)
     if show is not None:
         click.echo("", err=True)
     if as_json:
@@ -245,6 +266,40 @@ def sources() -> None:
         click.echo(BUILTIN + name)
 
 
+def _part(
+    source: SourceConfig, streams: tuple[str, ...], partitions: tuple[str, ...], start: str | None, end: str | None
+) -> Part:
+    """Read the options that choose a part of one stream.
+
+    Raises:
+        UsageError: They do not fit together, or one cannot be read.
+    """
+    from datetime import UTC, datetime
+
+    from tidemill_ingest_api.fetching.fetch import Part
+
+    if not (partitions or start or end):
+        return Part()
+    if len(streams) != 1:
+        raise click.UsageError("--partition, --from and --to choose a part of one stream: give one --stream")
+    pairs = [text.partition("=") for text in partitions]
+    if any(not (name and value) for name, _, value in pairs):
+        raise click.UsageError("write --partition NAME=VALUE")
+    only = {name: value for name, _, value in pairs}
+    if not (start or end):
+        return Part(only=only)
+    if not (start and end) or source.stream(streams[0]).window is None:
+        raise click.UsageError("--from and --to belong together, and to a stream with a `window`")
+    try:
+        moments = [datetime.fromisoformat(text) for text in (start, end)]
+    except ValueError:
+        raise click.UsageError("--from and --to are times in ISO 8601, such as 2024-01-01T06:00") from None
+    first, last = (each.replace(tzinfo=UTC) if each.tzinfo is None else each for each in moments)
+    if first >= last:
+        raise click.UsageError("--from must be before --to")
+    return Part(only=only, between=(first, last))
+
+
 def _servable(source: SourceConfig, *, is_open: bool) -> SourceConfig:
     from tidemill_core.errors import ConfigError
 
@@ -274,7 +329,8 @@ def _summary(report: StreamReport) -> str:
     skipped = f", {report.not_modified} of them unchanged (304)" if report.not_modified else ""
     waited = f", waited {report.wait_s:.1f} s" if report.wait_s else ""
     rejected = f", {report.rejected} rejected" if report.rejected else ""
+    parts = f", {report.partitions} partitions" if report.partitions else ""
     return (
         f"{report.stream} -> {report.table}: {said}; {report.rows} rows now;"
-        f" {report.pages} pages{skipped}{rejected}, {report.seconds:.1f} s{waited}"
+        f" {report.pages} pages{parts}{skipped}{rejected}, {report.seconds:.1f} s{waited}"
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+import orjson
 from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 from tidemill_core.config import Config, SecretStr
 from tidemill_core.retry import RetryPolicy
@@ -25,7 +27,8 @@ FieldType = Literal["string", "int32", "int64", "float64", "bool", "timestamp", 
 ParamValue = str | int | float | bool
 RESERVED_PARAMS = frozenset({"limit", "order", "select", "after", "format"})
 """Parameters of the served API that are no filters."""
-CURSOR_PLACEHOLDER = "{cursor}"
+PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?)\}")
+"""``{cursor}``, ``{repo}``, ``{parent.id}``, ``{window.start}``."""
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -121,6 +124,48 @@ class CursorConfig(Config):
     """First value; unset means parameters with ``{cursor}`` are left out the first time."""
 
 
+class WindowConfig(Config):
+    """Read a time range in windows; ``{window.start}`` and ``{window.end}`` say which one."""
+
+    start: datetime
+    """Where the first window begins, such as ``2024-01-01``; UTC where no zone is given."""
+    end: datetime | None = None
+    """Where the last one ends; unset means now."""
+    step: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*(s|min|h|d)$")] = "1d"
+    """Length of a window: ``15min``, ``6h``, ``7d``."""
+    format: Literal["iso", "date", "epoch_s", "epoch_ms"] = "iso"
+    """How the bounds are written; with ``date``, windows are whole days."""
+    inclusive_end: bool = False
+    """Whether the API counts the end in: it is then written one second (``date``: one day, ``epoch_ms``: one
+    millisecond) earlier."""
+    lag_s: float = Field(default=0.0, ge=0)
+    """Seconds that the next run steps back, so that records which came late are seen."""
+    full: int | None = Field(default=None, gt=0)
+    """Records at which the API may have cut a window off: such a window is split in halves and read again."""
+
+    @field_validator("start", "end")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.end is not None and self.end <= self.start:
+            raise ValueError("`end` must be after `start`")
+        if self.format == "date" and not self.step.endswith("d"):
+            raise ValueError("format: with `date`, `step` is in days (d)")
+        return self
+
+
+class ParentConfig(Config):
+    """Read a stream once for every row of another; ``{parent.FIELD}`` is the row's value."""
+
+    stream: Name
+    """The stream whose rows are the parents; it is fetched first."""
+
+
 class StreamServe(Config):
     """What readers may ask of a table; the primary key is always allowed."""
 
@@ -157,6 +202,13 @@ class StreamConfig(Config):
     """Remember each page's ETag and Last-Modified, and skip pages that did not change."""
     cursor: CursorConfig | None = None
     """Incremental fetching."""
+    partitions: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Values to read one after another, each with its own cursor, ETags and transactions: ``{repo: [a/b, c/d]}``
+    replaces ``{repo}`` in path, parameters and body. Several names make every combination."""
+    parent: ParentConfig | None = None
+    """Read it for every row of another stream."""
+    window: WindowConfig | None = None
+    """Read it in windows of time; where they stand is remembered like a cursor."""
     primary_key: tuple[str, ...] = Field(min_length=1)
     """Fields that name a record; a record with a known key replaces the old one."""
     fields: dict[Name, FieldConfig] = Field(min_length=1)
@@ -192,6 +244,44 @@ class StreamConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _places_are_known(self) -> Self:
+        known = {"cursor", *self.partitions} | ({"window.start", "window.end"} if self.window else set())
+        used = set(PLACEHOLDER.findall(orjson.dumps([self.path, self.params, self.body]).decode()))
+        of_parent = {name for name in used if name.startswith("parent.")}
+        for name in sorted(used - known - (of_parent if self.parent else set())):
+            if name in PLACEHOLDER.findall(self.path) or "." in name:
+                raise ValueError(f"{{{name}}} is replaced by nothing; known: {', '.join(sorted(known))}")
+        for name in sorted(self.partitions.keys() - used):
+            raise ValueError(f"partitions: {{{name}}} stands neither in `path` nor in `params` nor in `body`")
+        if self.parent and not of_parent:
+            raise ValueError("parent: no {parent.FIELD} stands in `path`, `params` or `body`")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        used = set(PLACEHOLDER.findall(orjson.dumps([self.path, self.params, self.body]).decode()))
+        if self.window and not used & {"window.start", "window.end"}:
+            raise ValueError("window: neither {window.start} nor {window.end} stands in `path`, `params` or `body`")
+        if self.window and (self.cursor or self.conditional != "none"):
+            raise ValueError("window: it is a cursor already; leave `cursor` and `conditional` out")
+        for values in self.partitions.values():
+            for value in values:
+                if not value or any(part in {"", ".", ".."} for part in value.split("/")):
+                    raise ValueError(f"partitions: {value!r} is empty or would lead to another path")
+        return self
+
+    @model_validator(mode="after")
+    def _origins_are_known(self) -> Self:
+        for name, field in self.fields.items():
+            root, _, below = (field.path or "").partition(".")
+            if root == "_partition" and below not in self.partitions:
+                known = ", ".join(self.partitions) or "none"
+                raise ValueError(f"fields.{name}: there is no partition {below!r}; known: {known}")
+            if root == "_parent" and self.parent is None:
+                raise ValueError(f"fields.{name}: the stream has no `parent`")
+        return self
+
+    @model_validator(mode="after")
     def _names_exist(self) -> Self:
         places = {"primary_key": self.primary_key, "serve.filters": self.serve.filters, "serve.sort": self.serve.sort}
         if self.cursor:
@@ -208,6 +298,20 @@ class StreamConfig(Config):
         if self.cursor and self.fields[self.cursor.field].type in {"string", "bool", "float64"}:
             raise ValueError("cursor.field must be a timestamp, a date or an integer")
         return self
+
+    @property
+    def parent_fields(self) -> tuple[str, ...]:
+        """The fields of the parent's rows that replace ``{parent.FIELD}``, or are read at ``_parent.FIELD``; sorted."""
+        text = orjson.dumps([self.path, self.params, self.body]).decode()
+        used = {name for name in PLACEHOLDER.findall(text) if name.startswith("parent.")}
+        carried = {field.path for field in self.fields.values() if field.path and field.path.startswith("_parent.")}
+        names = {name.removeprefix("parent.") for name in used} | {path.removeprefix("_parent.") for path in carried}
+        return tuple(sorted(names))
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether it is read in several parts, each with a state of its own."""
+        return bool(self.partitions or self.parent)
 
     @property
     def table_name(self) -> str:
@@ -322,6 +426,23 @@ class SourceConfig(Config):
             for value in values:
                 if values.count(value) > 1:
                     raise ValueError(f"{what} {value!r} is given twice")
+        return self
+
+    @model_validator(mode="after")
+    def _parents_exist(self) -> Self:
+        by_name = {stream.name: stream for stream in self.streams}
+        for stream in self.streams:
+            above = [stream.name]
+            while (parent := by_name[above[-1]].parent) is not None:
+                if parent.stream not in by_name:
+                    raise ValueError(f"parent of {above[-1]!r}: there is no stream {parent.stream!r}")
+                if parent.stream in above:
+                    raise ValueError(f"parent of {above[-1]!r}: {parent.stream!r} is its own parent in the end")
+                above.append(parent.stream)
+            if stream.parent is not None:
+                for name in stream.parent_fields:
+                    if name not in by_name[stream.parent.stream].fields:
+                        raise ValueError(f"stream {stream.name!r}: {stream.parent.stream!r} has no field {name!r}")
         return self
 
     def stream(self, name: str) -> StreamConfig:

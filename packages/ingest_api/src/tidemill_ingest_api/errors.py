@@ -10,12 +10,15 @@ IngestError
 │   ├── ResponseTooLarge       (Permanent) more bytes than `http.max_response_bytes`
 │   ├── InvalidResponse        (Permanent) not JSON, or no records where `records` points
 │   ├── PagingLoop             (Permanent) a page came twice, or more than `max_pages`
-│   └── ListMoved              (Transient) the list changed every time it was read
+│   ├── ListMoved              (Transient) the list changed every time it was read
+│   ├── WindowFull             (Permanent) a window that cannot be split has as many records as the API gives
+│   └── PartitionsFailed       (Permanent) the API refused some partitions; the others were read
 ├── RecordRejected             (Record)    a value does not fit its declared type
 ├── StoreError                 the database rows go to
 │   ├── StoreUnavailable       (Transient) no connection
 │   ├── StoreBusy              (Transient) another writer holds the table
 │   └── SchemaConflict         (Permanent) the table exists with other columns
+├── UnknownPartition           (Permanent) no partition has this name or value
 └── BadQuery                   (Permanent) a reader asked for something we do not offer
     └── UnknownTable
 """
@@ -111,6 +114,37 @@ class ListMoved(UpstreamError, TransientError):
             f"the list at {url} moved in each of {readings} readings: {reason}; rows so far are kept, the cursor is not"
             " moved. Sort it by a field that never changes (`params`), or raise paginate.rereads"
         )
+
+
+class WindowFull(UpstreamError, PermanentError):
+    """The API cuts a window off, and none can be shorter."""
+
+    def __init__(self, stream: str, start: str, end: str, full: int) -> None:
+        self.stream, self.start, self.end, self.full = stream, start, end, full
+        super().__init__(
+            f"stream {stream!r}: the window from {start} to {end} has {full} records or more and cannot be split;"
+            " raise window.full if the API gives more, or divide it by `partitions`"
+        )
+
+
+class PartitionsFailed(UpstreamError, PermanentError):
+    """The API refused some partitions."""
+
+    def __init__(self, stream: str, reasons: dict[str, str]) -> None:
+        self.stream, self.reasons = stream, reasons
+        key, reason = next(iter(reasons.items()))
+        super().__init__(
+            f"stream {stream!r}: {len(reasons)} partitions were refused and all others read;"
+            f" the first is {key}: {reason}"
+        )
+
+
+class UnknownPartition(IngestError, PermanentError):
+    """No partition has this name or value."""
+
+    def __init__(self, stream: str, wanted: str, known: list[str]) -> None:
+        self.stream, self.wanted, self.known = stream, wanted, known
+        super().__init__(f"stream {stream!r} has no partition {wanted!r}; known: {', '.join(known) or 'none'}")
 
 
 class RecordRejected(IngestError, RecordError):

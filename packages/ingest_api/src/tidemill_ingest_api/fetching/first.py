@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from tidemill_ingest_api.config import StreamConfig
+from tidemill_ingest_api.config import PLACEHOLDER, StreamConfig
 from tidemill_ingest_api.http.urls import with_params
 from tidemill_ingest_api.paging import PageRequest, open_pager
 from tidemill_ingest_api.paging._base import text_of
 
 Values = Mapping[str, str | None]
-_PLACE = re.compile(r"\{([a-z_][a-z0-9_.]*)\}")
 _ABSENT = object()
 
 
@@ -25,7 +24,7 @@ def first_request(base_url: str, stream: StreamConfig, values: Values) -> PageRe
         stream: What to read.
         values: Replace ``{name}``; a parameter or a part of the body whose value is None is left out.
     """
-    path = _PLACE.sub(lambda found: _in_path(found, values), stream.path)
+    path = PLACEHOLDER.sub(lambda found: _in_path(found, values), stream.path)
     url = base_url + ("/" + path.lstrip("/") if path else "")
     params = {name: _filled(text_of(value), values) for name, value in stream.params.items()}
     url = with_params(url, {name: text for name, text in params.items() if isinstance(text, str)})
@@ -39,23 +38,25 @@ def first_url(base_url: str, stream: StreamConfig, values: Values) -> str:
 
 
 def _in_path(found: re.Match[str], values: Values) -> str:
-    """Put a value into the path as one segment: what an API or a file gave cannot lead to another path."""
+    """Put a value into the path; one that an API gave stays one segment and cannot lead to another path."""
     value = values.get(found[1])
     if value is None:
         return found[0]
-    return quote(value, safe="").replace(".", "%2E") if value in {".", ".."} else quote(value, safe="")
+    if not found[1].startswith("parent."):
+        return quote(value, safe="/")  # the configuration's own, such as owner/name
+    return value.replace(".", "%2E") if value in {".", ".."} else quote(value, safe="")
 
 
 def _filled(text: str, values: Values) -> Any:
     """Replace ``{name}``; `_ABSENT` where a value is None."""
-    if any(name in values and values[name] is None for name in _PLACE.findall(text)):
+    if any(name in values and values[name] is None for name in PLACEHOLDER.findall(text)):
         return _ABSENT
 
     def put(found: re.Match[str]) -> str:
         value = values.get(found[1])
         return found[0] if value is None else value
 
-    return _PLACE.sub(put, text)
+    return PLACEHOLDER.sub(put, text)
 
 
 def _filled_body(value: Any, values: Values) -> Any:

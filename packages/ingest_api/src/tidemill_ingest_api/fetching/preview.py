@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
+
+from tidemill_core.errors import ConfigError
 
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.errors import RecordRejected
 from tidemill_ingest_api.fetching import cursors
 from tidemill_ingest_api.fetching.client import Client
 from tidemill_ingest_api.fetching.pages import read_pages
+from tidemill_ingest_api.fetching.partitions import first_window, value_partitions, window_values, windows
 from tidemill_ingest_api.http.urls import shown
 from tidemill_ingest_api.records.flatten import compile_stream
 
@@ -38,10 +41,23 @@ def preview(source: SourceConfig, stream: StreamConfig, client: Client, *, pages
         client: Asks the API.
         pages: Pages to fetch, at most.
         rows: Rows to return, at most.
+
+    Raises:
+        ConfigError: The stream has a parent, whose rows a preview does not have.
     """
+    if stream.parent is not None:
+        raise ConfigError(
+            f"stream {stream.name!r} is read for each row of {stream.parent.stream!r}, and a preview has none;"
+            f" preview {stream.parent.stream!r}, or run both"
+        )
     flatten = compile_stream(stream).flatten
+    first = value_partitions(stream)[0]
+    values: dict[str, str | None] = {**first.values, "cursor": cursors.request_text(stream, None)}
+    if stream.window is not None:
+        whole = first_window(stream.window, None, datetime.now(UTC))
+        values |= window_values(stream.window, next(windows(stream.window, whole), whole))
     urls, docs, rejected, sample = [], [], [], []
-    for page in read_pages(source, stream, client, {}, {"cursor": cursors.request_text(stream, None)}):
+    for page in read_pages(source, stream, client, {}, values):
         urls.append(shown(page.key))
         for record in page.records:
             sample.append(record)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from tidemill_ingest_api.config import SourceConfig, StreamConfig
 from tidemill_ingest_api.fetching import cursors
 from tidemill_ingest_api.fetching.fetch import table_spec
 from tidemill_ingest_api.fetching.first import first_url
+from tidemill_ingest_api.fetching.partitions import first_window, value_partitions, window_values, windows
 from tidemill_ingest_api.http.urls import shown
 from tidemill_ingest_api.stores._base import Load, Store
 
@@ -40,11 +42,16 @@ def plan_stream(source: SourceConfig, stream: StreamConfig, store: Store, base_u
     spec = table_spec(source, stream)
     state = store.state(spec)
     cursor = state.cursor if state else None
+    values: dict[str, str | None] = {**value_partitions(stream)[0].values}
+    values["cursor"] = cursors.request_text(stream, cursor)
+    if stream.window is not None:
+        whole = first_window(stream.window, cursor, datetime.now(UTC))
+        values |= window_values(stream.window, next(windows(stream.window, whole), whole))
     return StreamPlan(
         stream=stream.name,
         table=store.shown_name(spec),
         store=store.url,
-        url=shown(first_url(base_url, stream, {"cursor": cursors.request_text(stream, cursor)})),
+        url=shown(first_url(base_url, stream, values)),
         is_new=state is None,
         rows=store.count(spec),
         known_pages=len(state.pages) if state else 0,

@@ -15,6 +15,8 @@ from tidemill_ingest_api.records.flatten import Row
 from tidemill_ingest_api.records.kinds import KINDS, Kind
 from tidemill_ingest_api.stores.query import Select
 
+PARTITION_MARK = "#"
+"""Between the names of a stream and of a partition, where states are kept; no stream's name has it."""
 EXTRA, DOC, LOADED_AT, VERSION = "_extra", "_doc", "_loaded_at", "_version"
 
 
@@ -110,6 +112,15 @@ class Writer(Protocol):
 
     def state(self) -> StreamState:
         """Read what was last committed; empty when the table or its fields are new."""
+
+    def enter(self, partition: str) -> StreamState:
+        """Turn to a partition of the stream, or with an empty name back to the whole.
+
+        Every partition has a cursor and pages of its own; what is committed from here on is its.
+
+        Returns:
+            What was last committed for it.
+        """
 
     def commit(self, commit: Commit) -> Written:
         """Make everything in `commit` durable, or nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from tidemill_ingest_api.errors import SchemaConflict
-from tidemill_ingest_api.stores._base import DOC, EXTRA, LOADED_AT, VERSION, Commit, TableSpec, Written
+from tidemill_ingest_api.stores._base import DOC, EXTRA, LOADED_AT, PARTITION_MARK, VERSION, Commit, TableSpec, Written
 
 
 def quote(name: str) -> str:
@@ -23,6 +23,11 @@ def quoted(names: Sequence[str]) -> str:
 def staged_columns(spec: TableSpec) -> list[str]:
     """Columns that come with a row, in row order."""
     return [*spec.columns, EXTRA, DOC]
+
+
+def scope_of(spec: TableSpec, partition: str) -> tuple[str, str]:
+    """Name the state of a stream, or of one of its partitions."""
+    return spec.source, spec.stream + (PARTITION_MARK + partition if partition else "")
 
 
 def upsert_tail(spec: TableSpec, table: str, *, differs: str) -> str:

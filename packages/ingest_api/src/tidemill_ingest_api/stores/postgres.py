@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from tidemill_ingest_api.stores._base import (
     DOC,
     EXTRA,
     LOADED_AT,
+    PARTITION_MARK,
     VERSION,
     Commit,
     Load,
@@ -234,6 +236,7 @@ class PostgresWriter:
             row = self._connection.execute(_SELECT_STREAM, self._scope).fetchone()
             has_rows = not is_new and self._connection.execute(f"SELECT 1 FROM {_name(self._table)} LIMIT 1").fetchone()  # noqa: S608  # quoted
             if row is None or row[2] != self._table.fingerprint or not has_rows:
+                self._forget_partitions()
                 self._reset(version=row[0] if row else 0)
             else:
                 self._state = _state_of(row, self._connection.execute(_SELECT_PAGES, self._scope))
@@ -243,6 +246,19 @@ class PostgresWriter:
 
     def state(self) -> StreamState:
         """What was last committed."""
+        return self._state
+
+    def enter(self, partition: str) -> StreamState:
+        """Turn to a partition's state; it is made where it is new."""
+        version = self._state.version
+        self._scope = _rows.scope_of(self._table, partition)
+        with self._connection.transaction():
+            row = self._connection.execute(_SELECT_STREAM, self._scope).fetchone()
+            if row is None or row[2] != self._table.fingerprint:
+                self._reset(version)
+                row = (version, None)
+            found = _state_of(row, self._connection.execute(_SELECT_PAGES, self._scope))
+        self._state = replace(found, version=version)
         return self._state
 
     def commit(self, commit: Commit) -> Written:
@@ -285,11 +301,17 @@ class PostgresWriter:
                 " WHERE source = %s AND stream = %s",
                 (written.version, commit.cursor, *self._scope),
             )
+            # Readers ask for the version of the whole table, whichever partition changed it.
+            whole = _rows.scope_of(self._table, "")
+            cursor.execute(
+                "UPDATE tidemill_ingest.streams SET version = %s WHERE source = %s AND stream = %s",
+                (written.version, *whole),
+            )
             cursor.execute(
                 _UPSERT_LOAD,
                 (
                     commit.load_id,
-                    *self._scope,
+                    *whole,
                     commit.status,
                     commit.started_at,
                     commit.finished_at,
@@ -346,6 +368,13 @@ class PostgresWriter:
         key = tuple(_one(self._connection, sql, (name.quoted,))[0] or ())
         if key != self._table.primary_key:
             raise SchemaConflict(self._table.table, f"its key is {key}, not {self._table.primary_key}")
+
+    def _forget_partitions(self) -> None:
+        """Forget the states of all partitions: the table, or what is fetched into it, is new."""
+        prefix = self._table.stream + PARTITION_MARK
+        for table in ("pages", "streams"):
+            sql = f"DELETE FROM tidemill_ingest.{table} WHERE source = %s AND starts_with(stream, %s)"  # noqa: S608  # our own names
+            self._connection.execute(sql, (self._table.source, prefix))
 
     def _reset(self, version: int) -> None:
         """Forget pages and cursor: the table, or what is fetched into it, is new."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tidemill_ingest_api.stores._base import (
     DOC,
     EXTRA,
     LOADED_AT,
+    PARTITION_MARK,
     VERSION,
     Commit,
     Load,
@@ -209,12 +211,27 @@ class SqliteWriter:
             ).fetchone()
             has_rows = not is_new and self._connection.execute(f"SELECT 1 FROM {_name(self._table)} LIMIT 1").fetchone()  # noqa: S608  # quoted
             if row is None or row[0] != self._table.fingerprint or not has_rows:
+                self._forget_partitions()
                 self._reset(version=row[1] if row else 0)
                 return
             self._state = _read_state(self._connection, self._scope) or StreamState()
 
     def state(self) -> StreamState:
         """What was last committed."""
+        return self._state
+
+    def enter(self, partition: str) -> StreamState:
+        """Turn to a partition's state; it is made where it is new."""
+        version = self._state.version
+        self._scope = _rows.scope_of(self._table, partition)
+        with self.transaction():
+            row = self._connection.execute(
+                "SELECT fingerprint FROM tidemill_ingest_streams WHERE source = ? AND stream = ?", self._scope
+            ).fetchone()
+            if row is None or row[0] != self._table.fingerprint:
+                self._reset(version)
+            found = _read_state(self._connection, self._scope) or StreamState()
+        self._state = replace(found, version=version)
         return self._state
 
     def commit(self, commit: Commit) -> Written:
@@ -255,11 +272,17 @@ class SqliteWriter:
             " WHERE source = ? AND stream = ?",
             (written.version, commit.cursor, *self._scope),
         )
+        # Readers ask for the version of the whole table, whichever partition changed it.
+        whole = _rows.scope_of(self._table, "")
+        execute(
+            "UPDATE tidemill_ingest_streams SET version = ? WHERE source = ? AND stream = ?",
+            (written.version, *whole),
+        )
         execute(
             "INSERT OR REPLACE INTO tidemill_ingest_loads VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 commit.load_id,
-                *self._scope,
+                *whole,
                 commit.status,
                 commit.started_at,
                 commit.finished_at,
@@ -309,6 +332,13 @@ class SqliteWriter:
             index = _rows.quote(f"{self._table.table.replace('.', '_')}_{column}_idx")
             self._connection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {name} ({_rows.quote(column)})")
         return not info
+
+    def _forget_partitions(self) -> None:
+        """Forget the states of all partitions: the table, or what is fetched into it, is new."""
+        source, prefix = self._table.source, self._table.stream + PARTITION_MARK
+        for table in ("tidemill_ingest_pages", "tidemill_ingest_streams"):
+            sql = f"DELETE FROM {table} WHERE source = ? AND substr(stream, 1, ?) = ?"  # noqa: S608  # our own names
+            self._connection.execute(sql, (source, len(prefix), prefix))
 
     def _reset(self, version: int) -> None:
         """Forget pages and cursor: the table, or what is fetched into it, is new."""

@@ -126,6 +126,30 @@ class StoreSuite:
         assert ("2026", {"/a?page=1": page}) == (state.cursor, dict(state.pages))
         assert state == store.state(SPEC)
 
+    def test_partitions_have_states_of_their_own_and_one_version(self, store: Store) -> None:
+        page = PageState(key="/a", etag='"e"', last_modified=None, next=None, records=1)
+        with store.writer(SPEC) as writer:
+            writer.enter("a")
+            first = writer.commit(commit_of(record("x", 1), pages=[page], cursor="1"))
+            other = writer.enter("b")
+            second = writer.commit(commit_of(record("y", 1), load_id="2", cursor="2"))
+            again, whole = writer.enter("a"), writer.enter("")
+
+        assert (other.cursor, dict(other.pages)) == (None, {})
+        assert (again.cursor, dict(again.pages)) == ("1", {"/a": page})
+        assert (whole.cursor, dict(whole.pages)) == (None, {})
+        assert first.version < second.version == store.version(SPEC)
+        assert {load.stream for load in store.loads("suite")} == {"things"}
+
+    def test_new_fields_forget_the_states_of_partitions_too(self, store: Store) -> None:
+        with store.writer(SPEC) as writer:
+            writer.enter("a")
+            writer.commit(commit_of(record("x", 1), cursor="1"))
+        with store.writer(replace(SPEC, fingerprint="2")) as writer:
+            state = writer.enter("a")
+
+        assert state.cursor is None
+
     def test_a_commit_that_fails_leaves_nothing(self, store: Store) -> None:
         page = PageState(key="/p", etag='"e"', last_modified=None, next=None, records=1)
         with store.writer(SPEC) as writer:
