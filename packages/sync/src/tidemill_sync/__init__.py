@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tidemill_core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from tidemill_sync.apply import PlanResult, apply_plan, keep_plan
     from tidemill_sync.config import SyncConfig
     from tidemill_sync.defs import SyncComponent
     from tidemill_sync.engine import plan_actions, sync, sync_keys
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Action",
     "Entry",
+    "PlanResult",
     "SyncComponent",
     "SyncConfig",
     "SyncResult",
     "VerifyReport",
+    "apply_plan",
+    "keep_plan",
     "plan_actions",
     "sync",
     "sync_keys",
@@ -30,6 +34,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "apply": ["PlanResult", "apply_plan", "keep_plan"],
         "defs": ["SyncComponent"],
         "config": ["SyncConfig"],
         "engine": ["plan_actions", "sync", "sync_keys"],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tidemill_core.config import Config
 
     from tidemill_sync.config import SyncConfig
+    from tidemill_sync.result import SyncResult
 
 M = TypeVar("M", bound="Config")
 
@@ -89,6 +90,10 @@ def run(*, as_json: bool, dry_run: bool, **options: Any) -> None:
     give_back_freed_memory()
     with stop_on_signals() as stop:
         result = run_sync(config, stop=stop, progress=progress_for(is_quiet=as_json))
+    _print_result(result, as_json=as_json)
+
+
+def _print_result(result: SyncResult, *, as_json: bool) -> None:
     if as_json:
         emit(result.facts(), as_json=True)
         return
@@ -100,9 +105,52 @@ def run(*, as_json: bool, dry_run: bool, **options: Any) -> None:
 
 @sync.command()
 @_options
-def plan(*, as_json: bool, **options: Any) -> None:
+@click.option("--out", type=click.Path(dir_okay=False), help="Keep the plan in this Parquet file, for `apply`.")
+def plan(*, as_json: bool, out: str | None, **options: Any) -> None:
     """Print what a run would do, one line per key, and do nothing."""
-    _print_plan(_config(**options), as_json=as_json)
+    config = _config(**options)
+    if out is None:
+        _print_plan(config, as_json=as_json)
+        return
+    from pathlib import Path
+
+    from tidemill_sync.apply import keep_plan
+
+    kept = keep_plan(config, Path(out))
+    if as_json:
+        emit(kept.as_dict(), as_json=True)
+        return
+    click.echo(f"{kept.path}: {kept.sentence()}")
+
+
+@sync.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--workers", type=Bounded(1, 256), default=None, help="Objects copied at once.")
+@click.option("--bytes-per-s", type=Bounded(1), default=None, help="Bandwidth limit.")
+@click.option("--change-log", type=click.Path(dir_okay=False), default=None, help="Append changed keys here.")
+@click.option("--manifest", default=None, help="sqlite:///path or postgresql://... of what was copied.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def apply(*, file: str, as_json: bool, manifest: str | None, change_log: str | None, **options: Any) -> None:
+    """Do what the plan in FILE shows and nothing else; what has changed since is refused, exit 1."""
+    from pathlib import Path
+
+    from pydantic import SecretStr
+    from tidemill_core.lifecycle import stop_on_signals
+
+    from tidemill_sync.apply import apply_plan
+    from tidemill_sync.budget import give_back_freed_memory
+    from tidemill_sync.progress import progress_for
+
+    given = {
+        **options,
+        "manifest": SecretStr(manifest) if manifest else None,
+        "change_log": Path(change_log) if change_log else None,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    give_back_freed_memory()
+    with stop_on_signals() as stop:
+        result = apply_plan(Path(file), changes=changes, stop=stop, progress=progress_for(is_quiet=as_json))
+    _print_result(result, as_json=as_json)
 
 
 @sync.command()

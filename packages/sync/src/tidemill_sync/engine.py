@@ -220,10 +220,16 @@ def _is_within(config: SyncConfig, action: Action, now: datetime) -> bool:
     )
 
 
-def carry_out(session: Session, actions: Iterable[Action]) -> None:
-    """Copy what must be copied, a bounded number at once; collect what must be deleted."""
+def carry_out(session: Session, actions: Iterable[Action], copy: Callable[[Action], Transferred] | None = None) -> None:
+    """Copy what must be copied, a bounded number at once; collect what must be deleted.
+
+    Args:
+        session: The open sync.
+        actions: What to do.
+        copy: Does one copy, replace or compare; default the session's transfer.
+    """
     at_once = session.config.workers
-    workers = Workers(session.transfer().apply, threads=at_once, most=at_once * 4)
+    workers = Workers(copy or session.transfer().apply, threads=at_once, most=at_once * 4)
     committed_at = time.monotonic()
     try:
         for action in actions:
@@ -303,8 +309,13 @@ def _commit(session: Session) -> None:
         session.forgets.clear()
 
 
-def settle(session: Session) -> None:
-    """Report failed copies, or else delete what the limits allow."""
+def settle(session: Session, still: Callable[[list[str]], list[str]] = list) -> None:
+    """Report failed copies, or else delete what the limits allow.
+
+    Args:
+        session: The open sync.
+        still: Chooses of each batch what is to be deleted after a last look.
+    """
     counts = session.counts
     _check_failures(session, 1)
     if not session.deletes:
@@ -312,7 +323,7 @@ def settle(session: Session) -> None:
     _check_deletes(session)
     for start in range(0, len(session.deletes), _DELETE_AT_ONCE):
         session.stop.raise_if_set()
-        batch = session.deletes[start : start + _DELETE_AT_ONCE]
+        batch = still(session.deletes[start : start + _DELETE_AT_ONCE])
         kept = session.trash.keep_all(batch, at_once=session.config.workers) if session.trash else [None] * len(batch)
         session.target.delete(batch)
         for key, trashed in zip(batch, kept, strict=True):
@@ -347,7 +358,7 @@ def _check_deletes(session: Session) -> None:
 
 def _decided(session: Session, key: str) -> Action | None:
     """Look at one key on both sides and in the notes."""
-    source, target = _seen(session.source, key), _seen(session.target, key)
+    source, target = seen(session.source, key), seen(session.target, key)
     entry = session.manifest.entry(session.job, key)
     action = decide(key, source, target, entry, prune=session.config.prune)
     if action is None or not _is_within(session.config, action, datetime.now(UTC)):
@@ -355,7 +366,8 @@ def _decided(session: Session, key: str) -> Action | None:
     return _trusted(session.config, action)
 
 
-def _seen(store: ObjectStore, key: str) -> ObjectInfo | None:
+def seen(store: ObjectStore, key: str) -> ObjectInfo | None:
+    """Describe an object; None if there is none."""
     try:
         return store.head(key)
     except ObjectNotFound:

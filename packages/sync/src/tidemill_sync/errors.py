@@ -10,6 +10,10 @@ SyncError
 ├── SyncBusy           (Transient) another run of the same sync goes on
 ├── ObjectMoved        (Transient) an object changed while it was copied
 ├── LogUnwritable      (Permanent) the log of changed keys cannot be written
+├── PlanFileWrong      (Config)    a file is no plan
+├── PlanElsewhere      (Config)    a plan was made for other places
+├── ChangedSincePlan   (Permanent) an object is not as the plan saw it
+├── PlanOutdated       (Permanent) some of a plan was refused, all else was done
 └── JobNotFound        (Permanent) the service knows no such job
 """
 
@@ -18,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tidemill_core.errors import PermanentError, TidemillError, TransientError
+from tidemill_core.errors import ConfigError, PermanentError, TidemillError, TransientError
 
 
 class SyncError(TidemillError):
@@ -104,6 +108,42 @@ class LogUnwritable(SyncError, PermanentError):
     def __init__(self, path: Path, error: OSError) -> None:
         self.path = path
         super().__init__(f"the log of changed keys {path} cannot be written: {error.strerror or error}")
+
+
+class PlanFileWrong(SyncError, ConfigError):
+    """A file is no plan, or cannot be read or written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        super().__init__(f"{path} {reason}")
+
+
+class PlanElsewhere(SyncError, ConfigError):
+    """A plan was made for places that its names do not lead to any more."""
+
+    def __init__(self, path: Path, wanted: str, found: str) -> None:
+        self.path, self.wanted, self.found = path, wanted, found
+        super().__init__(
+            f"{path} was made for {wanted}, but its configuration leads to {found} here; "
+            "apply it in the folder and with the settings it was made with"
+        )
+
+
+class ChangedSincePlan(SyncError, PermanentError):
+    """An object is not as the plan saw it, so it was left alone."""
+
+    def __init__(self, place: str, key: str) -> None:
+        self.place, self.key = place, key
+        super().__init__(f"{key!r} in {place} has changed since the plan")
+
+
+class PlanOutdated(SyncError, PermanentError):
+    """Some objects that a plan deletes have changed; they were left, and all else was done."""
+
+    def __init__(self, failures: Sequence[tuple[str, str]], total: int) -> None:
+        self.failures, self.total = tuple(failures), total
+        shown = "; ".join(reason for _, reason in failures[:5])
+        super().__init__(f"{total} objects were not deleted, all else was done; make a new plan: {shown}")
 
 
 class JobNotFound(SyncError, PermanentError):

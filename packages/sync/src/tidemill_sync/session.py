@@ -46,8 +46,8 @@ class Session:
     is_transient: bool = True
     """Whether every failure so far may pass by itself."""
 
-    def transfer(self) -> Transfer:
-        """Make the copier of this session."""
+    def transfer(self, *, looks_again: bool = True) -> Transfer:
+        """Make the copier of this session; see `Transfer`."""
         return Transfer(
             self.source,
             self.target,
@@ -57,6 +57,7 @@ class Session:
             large_bytes=self.config.large_bytes,
             keeps_metadata=self.config.metadata,
             trash=self.trash,
+            looks_again=looks_again,
         )
 
 

@@ -55,6 +55,7 @@ class Transfer:
         large_bytes: Larger objects are streamed.
         keeps_metadata: Carry content type and user metadata over.
         trash: Where replaced objects are kept.
+        looks_again: Take the new version of what has changed since it was listed; else that is an error.
     """
 
     def __init__(
@@ -68,18 +69,20 @@ class Transfer:
         large_bytes: int,
         keeps_metadata: bool = True,
         trash: Trash | None = None,
+        looks_again: bool = True,
     ) -> None:
         self._source, self._target = source, target
         self._retry, self._throttle, self._large_bytes = retry, throttle, large_bytes
         self._keeps_metadata = (
             keeps_metadata and source.capabilities.user_metadata and target.capabilities.user_metadata
         )
-        self._budget, self._trash = budget, trash
+        self._budget, self._trash, self._looks_again = budget, trash, looks_again
 
     def apply(self, action: Action) -> Transferred:
         """Do a copy, replace or compare, trying again as the policy says.
 
         Raises:
+            PreconditionFailed: It has changed, and must not be looked at again.
             TidemillError: The last attempt's error.
         """
         assert action.source is not None
@@ -89,6 +92,8 @@ class Transfer:
             try:
                 return self._once(action, pinned)
             except PreconditionFailed as moved:
+                if not self._looks_again:
+                    raise
                 self._look_again(action.key, pinned)
                 raise ObjectMoved(moved.url, action.key) from moved
 
@@ -123,7 +128,7 @@ class Transfer:
     def _once(self, action: Action, pinned: _Pinned) -> Transferred:
         source, target = pinned.source, pinned.target
         if action.kind == "compare" and target is not None and self._are_equal(source, target):
-            return Transferred(key=action.key, outcome="adopted", entry=_entry(source, target))
+            return Transferred(key=action.key, outcome="adopted", entry=entry_of(source, target))
         conditions: dict[str, object] = {}
         capabilities = self._target.capabilities
         if target is None:
@@ -152,7 +157,7 @@ class Transfer:
             key=action.key,
             outcome=outcome,
             bytes=written.size_bytes,
-            entry=_entry(source, written),
+            entry=entry_of(source, written),
             trashed=pinned.keeper.kept,
         )
 
@@ -234,7 +239,8 @@ class _Stream:
         return found
 
 
-def _entry(source: ObjectInfo, target: ObjectInfo) -> Entry:
+def entry_of(source: ObjectInfo, target: ObjectInfo) -> Entry:
+    """Note that both sides hold the same, in these versions."""
     return Entry(key=source.key, size_bytes=source.size_bytes, source_etag=source.etag, target_etag=target.etag)
 
 

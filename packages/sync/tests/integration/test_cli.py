@@ -59,6 +59,32 @@ def test_a_plan_and_a_dry_run_print_actions_and_write_nothing(cli, data, tmp_pat
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_plan_is_kept_and_applied(cli, data, tmp_path):
+    kept, told, _ = cli("plan", "data", "copy", "--out", "plan.parquet")
+    applied, out, _ = cli("apply", "plan.parquet", "--json", "--change-log", "log")
+
+    assert (kept, applied) == (0, 0)
+    assert told.startswith("plan.parquet: 2 to copy, 0 to replace")
+    assert json.loads(out)["copied"] == 2
+    assert len((tmp_path / "log").read_text().splitlines()) == 2
+
+
+def test_a_plan_is_refused_where_things_have_changed_or_elsewhere(cli, data, tmp_path, monkeypatch):
+    cli("plan", "data", "copy", "--out", "plan.parquet")
+    data.put("a", b"changed")
+    outdated, _, told = cli("apply", "plan.parquet")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    elsewhere, _, where = cli("apply", "../plan.parquet")
+    missing, _, nothing = cli("apply", "plan.parquet")
+
+    assert (outdated, elsewhere, missing) == (1, 3, 3)
+    assert "has changed since the plan" in told
+    assert "was made for" in where
+    assert "plan.parquet cannot be read: No such file" in nothing
+    assert "Traceback" not in told + where + nothing
+
+
 def test_verify_exits_1_when_something_is_missing(cli, data):
     missing, out, _ = cli("verify", "data", "copy")
     cli("run", "data", "copy")
