@@ -60,6 +60,12 @@ def test_free_tasks_keep_the_order_of_the_file() -> None:
     assert ["c", "a", "b"] == topological_order({"c": [], "a": [], "b": ["c"]})
 
 
+def test_each_knot_is_found_once_however_many_names_lead_into_it() -> None:
+    needs = {"a": ["b"], "b": ["a"], "before": ["a"], "c": ["c"], "behind": ["before"]}
+
+    assert [["a", "b"], ["c"]] == cycles(needs)
+
+
 def test_cycle_is_drawn_from_its_first_name() -> None:
     assert "a -> b -> a" == draw_cycle(cycles({"x": ["a"], "a": ["b"], "b": ["a"]})[0])
 

@@ -45,11 +45,17 @@ def to_date(column: pa.Array, target: ColumnType, _policy: Policy) -> pa.Array:
 
 
 def to_time(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
-    """Cast times of day to microseconds."""
+    """Cast times of day, and ISO text that spells one, to microseconds."""
     type_ = column.type
     if not kind.is_time(type_) and not is_text(type_):
         raise refuse(column, target)
-    if kind.is_time64(type_) and type_.unit == "ns":
+    if is_text(type_):
+        if pc.all(pc.match_substring_regex(column, r"^\d\d:\d\d(:|$)"), min_count=0).as_py() is False:
+            raise ValueError("the text is no time of day (hh:mm or hh:mm:ss)")
+        # Arrow reads instants from text, but no times: put a day before them.
+        instants = pc.binary_join_element_wise(pa.scalar("1970-01-01", type_), column, pa.scalar("T", type_))
+        micros = whole_microseconds(instants.cast(pa.timestamp("ns")).cast(pa.int64()), policy)
+    elif kind.is_time64(type_) and type_.unit == "ns":
         micros = whole_microseconds(column.cast(pa.int64()), policy)
     else:
         micros = column.cast(pa.time64("us")).cast(pa.int64())

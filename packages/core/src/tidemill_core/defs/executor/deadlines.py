@@ -36,6 +36,7 @@ class Deadlines:
         >>> list(deadlines.due(106.0))
         [('copy', <Due.ASK: 'ask'>)]
         >>> deadlines.ask("copy", now=106.0, patience_s=2.0, leave_s=10.0)
+        True
         >>> list(deadlines.due(109.0))
         [('copy', <Due.RAISE: 'raise'>)]
     """
