@@ -50,7 +50,11 @@ else:
 
 
 class RateConfig(Config):
-    """How fast we may ask, by our own count and by what the API says."""
+    """How fast we may ask, by our own count and by what the API says.
+
+    The RateLimit fields of the IETF draft (``RateLimit``, ``RateLimit-Remaining``, ``RateLimit-Reset``) are always
+    kept. A wait for the API's window that is longer than `retry.deadline_s` ends the run as temporary instead.
+    """
 
     limit: Annotated[str, StringConstraints(pattern=r"^\d+/(s|min|h|d)$")] | None = None
     """Requests per window, such as ``5000/h`` or ``10/s``; unset means no limit of our own."""

@@ -47,10 +47,11 @@ class UpstreamUnavailable(UpstreamError, TransientError):
 class UpstreamThrottled(UpstreamError, TransientError):
     """The API asked us to wait."""
 
-    def __init__(self, url: str, status: int, retry_after_s: float | None) -> None:
+    def __init__(self, url: str, status: int | None, retry_after_s: float | None) -> None:
         self.url, self.status, self.retry_after_s = url, status, retry_after_s
         wait = "" if retry_after_s is None else f" for {retry_after_s:g} s"
-        super().__init__(f"{url} throttled us (HTTP {status}); wait{wait} or lower http.rate and http.concurrency")
+        how = "no request is left in its window" if status is None else f"HTTP {status}"
+        super().__init__(f"{url} throttled us ({how}); wait{wait} or lower http.rate and http.concurrency")
 
 
 class UpstreamRefused(UpstreamError, PermanentError):

@@ -114,3 +114,30 @@ def test_the_scaffolded_example_is_valid():
     assert ["raw/issues"] == [
         "/".join(a.key.path) for a in component.build_defs(dg.ComponentTree.for_test().load_context).assets
     ]
+
+
+def test_the_asset_of_a_child_comes_after_that_of_its_parent(postgres_url):
+    children = {
+        "name": "parts",
+        "path": "/link",
+        "params": {"of": "{parent.id}"},
+        "paginate": {"type": "link_header"},
+        "parent": {"stream": "things"},
+        "primary_key": ["thing", "id"],
+        "fields": {"id": "int64", "thing": {"path": "_parent.id", "type": "int64"}},
+    }
+    with FakeApi([{"id": i} for i in range(2)]) as api:
+        given = attributes()
+        given["streams"] = [children, *given["streams"]]
+        component = IngestComponent.from_attributes_dict(attributes=given)
+        defs = component.build_defs(dg.ComponentTree.for_test().load_context)
+        resources = {"upstream": UpstreamResource(url=api.base_url), "postgres": PostgresResource(url=postgres_url)}
+        result = dg.materialize(list(defs.assets), resources=resources)
+
+    (child,) = [each for each in defs.assets if each.key == dg.AssetKey(["raw", "parts"])]
+    assert {dg.AssetKey(["raw", "things"])} == child.asset_deps[child.key]
+    rows = {
+        event.asset_key.path[-1]: event.materialization.metadata["dagster/row_count"].value
+        for event in result.get_asset_materialization_events()
+    }
+    assert {"things": 2, "parts": 4} == rows

@@ -3,6 +3,8 @@
 from collections import deque
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tidemill_core.retry import RetryPolicy
 from tidemill_ingest_api.config import HttpConfig, RateConfig, SourceConfig
 from tidemill_ingest_api.errors import (
@@ -13,7 +15,8 @@ from tidemill_ingest_api.errors import (
     UpstreamThrottled,
     UpstreamUnavailable,
 )
-from tidemill_ingest_api.fetching.client import Client, Pacer, retry_after_s
+from tidemill_ingest_api.fetching.client import Client, Pacer
+from tidemill_ingest_api.fetching.limits import ratelimit_reset_s, retry_after_s
 from tidemill_ingest_api.testing.transports import FakeTransport, respond
 
 BASE = "https://api.example.org"
@@ -92,6 +95,59 @@ def test_an_empty_quota_delays_the_next_request_by_epoch_or_delta():
         client.get(f"{BASE}/x", stream="x")
 
         assert [pytest.approx(30.0, abs=1)] == waits
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"ratelimit": '"default";r=0;t=30'}, 30.0),
+        ({"ratelimit": '"default";r=1;t=30'}, None),
+        ({"ratelimit": '"minute";r=0;t=12, "day";r=0;t=400;pk=:abc:'}, 400.0),
+        ({"ratelimit": '"a, b;r=0;t=99";r=5;t=1'}, None),
+        ({"ratelimit": "limit=100, remaining=0, reset=5"}, 5.0),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "7"}, 7.0),
+        ({"ratelimit-remaining": "3", "ratelimit-reset": "7"}, None),
+        ({"ratelimit": "nonsense"}, None),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "\u0663"}, None),
+        ({}, None),
+    ],
+)
+def test_the_ratelimit_fields_of_every_draft_are_read(headers, expected):
+    assert expected == ratelimit_reset_s(headers)
+
+
+@given(st.dictionaries(st.sampled_from(["ratelimit", "ratelimit-remaining", "ratelimit-reset"]), st.text()))
+def test_any_ratelimit_field_is_read_without_an_error(headers):
+    ratelimit_reset_s(headers)
+
+
+def test_a_spent_ietf_limit_delays_the_next_request_and_times_a_429():
+    waits: list[float] = []
+    client, _ = client_of(
+        respond(200, ratelimit='"default";r=0;t=30'),
+        respond(429, ratelimit='"default";r=0;t=45'),
+        respond(200),
+        slept=waits,
+    )
+
+    client.get(f"{BASE}/x", stream="x")
+    client.get(f"{BASE}/x", stream="x")
+
+    assert pytest.approx(30.0, abs=1) == waits[0]
+    assert pytest.approx(45.0, abs=1) == waits[1]
+
+
+@pytest.mark.parametrize("header", [{"ratelimit": '"d";r=0;t=999999999'}, {"x_ratelimit_reset": "99999999999"}])
+def test_a_window_that_never_ends_is_temporary_and_not_slept_through(header):
+    waits: list[float] = []
+    http = HttpConfig(retry=RetryPolicy(attempts=3, delay_s=0, jitter=False, deadline_s=60))
+    client, transport = client_of(respond(200, x_ratelimit_remaining="0", **header), slept=waits, http=http)
+
+    client.get(f"{BASE}/x", stream="x")
+    with pytest.raises(UpstreamThrottled, match="no request is left in its window"):
+        client.get(f"{BASE}/x", stream="x")
+
+    assert ([], 1) == (waits, len(transport.asked))
 
 
 def test_our_own_limit_lets_a_window_pass():

@@ -86,7 +86,7 @@ def build_stream_asset(config: IngestConfig, stream: StreamConfig) -> dg.AssetsD
     @dg.asset(
         key=key,
         name=None,
-        deps=[dg.AssetKey(dep.split("/")) for dep in config.deps],
+        deps=_deps(config, stream),
         group_name=config.group or layer(key),
         tags={PACKAGE_TAG: "ingest_api"},
         kinds={"rest", _store_kind(config)},
@@ -104,6 +104,12 @@ def build_stream_asset(config: IngestConfig, stream: StreamConfig) -> dg.AssetsD
         return fetch_in_dagster(context, config, stream)
 
     return fetched
+
+
+def _deps(config: IngestConfig, stream: StreamConfig) -> list[dg.AssetKey]:
+    """What must be there first: the declared assets, and the parent whose rows a child is read for."""
+    above = [config.stream(stream.parent.stream).asset_path] if stream.parent else []
+    return [dg.AssetKey(dep.split("/")) for dep in config.deps] + [dg.AssetKey(list(path)) for path in above]
 
 
 def fetch_in_dagster(
@@ -148,6 +154,9 @@ def _metadata(report: StreamReport, stream: StreamConfig) -> dict[str, Any]:
             "unchanged",
             "duplicates",
             "rejected",
+            "rereads",
+            "partitions",
+            "splits",
             "commits",
             "wait_s",
             "cursor",

@@ -8,8 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from urllib.parse import urljoin, urlsplit
 
@@ -22,6 +20,7 @@ from tidemill_ingest_api.auth import AuthContext, open_auth
 from tidemill_ingest_api.errors import UntrustedUrl, UpstreamRefused, UpstreamThrottled, UpstreamUnavailable
 from tidemill_ingest_api.fetching.addresses import address_rules
 from tidemill_ingest_api.fetching.decode import decode_json
+from tidemill_ingest_api.fetching.limits import is_number, ratelimit_reset_s, retry_after_s
 from tidemill_ingest_api.fetching.transport import HttpxTransport
 from tidemill_ingest_api.http.messages import Request, Response, Transport
 from tidemill_ingest_api.http.urls import origin, shown
@@ -85,16 +84,26 @@ class Pacer:
 
     def observe(self, headers: Mapping[str, str]) -> float | None:
         """Read the API's own limit; returns the seconds until its window starts anew when none is left."""
-        left = headers.get((self._rate.remaining_header or "").lower(), "")
-        reset = headers.get((self._rate.reset_header or "").lower(), "")
-        if left.strip() != "0" or not _is_number(reset):
-            return None
-        wait_s = float(reset) - (self._wall() if self._rate.reset_unit == "epoch" else 0.0)
+        waits = [wait_s for wait_s in (self._own_reset_s(headers), ratelimit_reset_s(headers)) if wait_s]
+        wait_s = max(waits, default=0.0)
         if wait_s <= 0:
             return None
         with self._lock:
             self._blocked_until = max(self._blocked_until, self._clock() + wait_s)
         return wait_s
+
+    def blocked_s(self) -> float:
+        """Seconds until the API's window starts anew; 0 while it has requests left."""
+        with self._lock:
+            return max(0.0, self._blocked_until - self._clock())
+
+    def _own_reset_s(self, headers: Mapping[str, str]) -> float | None:
+        """Read the headers that the configuration names."""
+        left = headers.get((self._rate.remaining_header or "").lower(), "")
+        reset = headers.get((self._rate.reset_header or "").lower(), "")
+        if left.strip() != "0" or not is_number(reset):
+            return None
+        return float(reset) - (self._wall() if self._rate.reset_unit == "epoch" else 0.0)
 
 
 class Client:
@@ -209,6 +218,10 @@ class Client:
         return answer
 
     def _send(self, request: Request, stream: str) -> Response:
+        blocked_s, deadline_s = self._pacer.blocked_s(), self.source.http.retry.deadline_s
+        if deadline_s is not None and blocked_s > deadline_s:
+            # An API may say anything here, also a time in a hundred years: no run sleeps through that unseen.
+            raise UpstreamThrottled(shown(request.url), None, round(blocked_s, 1))
         self._pause(self._pacer.take())
         self._stop.raise_if_set()
         began, status = time.perf_counter(), "error"
@@ -277,28 +290,4 @@ class Client:
             self._stop.wait(wait_s)
 
 
-def retry_after_s(value: str | None, now: float) -> float | None:
-    """Read a Retry-After header (RFC 9110): seconds or a date; None when absent or unreadable.
-
-    >>> retry_after_s("120", 0.0)
-    120.0
-    >>> retry_after_s("Thu, 01 Jan 1970 00:01:00 GMT", 0.0)
-    60.0
-    """
-    if not value:
-        return None
-    if _is_number(value):
-        return max(0.0, float(value))
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return max(0.0, (moment - datetime.fromtimestamp(now, UTC)).total_seconds())
-
-
-def _is_number(text: str) -> bool:
-    return text.strip().replace(".", "", 1).isdigit()
-
-
-__all__ = ["Client", "Pacer", "Traffic", "retry_after_s"]
+__all__ = ["Client", "Pacer", "Traffic"]
