@@ -34,6 +34,10 @@ test-dagster version *args:
 bench *args:
     uv run python -m benchmarks "$@"
 
+# Assemble the changelog's fragments into a version; `just changelog check main` requires one.
+changelog *args:
+    uv run python tests/changelog.py "$@"
+
 # Generated reference pages and the DAG schema.
 docs:
     uv run python docs/generate.py
