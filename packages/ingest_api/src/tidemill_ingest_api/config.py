@@ -29,6 +29,7 @@ RESERVED_PARAMS = frozenset({"limit", "order", "select", "after", "format"})
 """Parameters of the served API that are no filters."""
 PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)?)\}")
 """``{cursor}``, ``{repo}``, ``{parent.id}``, ``{window.start}``."""
+_MIN_KEY = 16
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -170,6 +171,32 @@ class ParentConfig(Config):
     """The stream whose rows are the parents; it is fetched first."""
 
 
+class ProtectConfig(Config):
+    """Personal values to drop or to hash before anything of a record is stored, served, shown or logged.
+
+    Paths are dotted, as in the API's records; on a list they go to each of its elements, and ``*`` is every key.
+    """
+
+    drop: tuple[str, ...] = ()
+    """Paths whose values are left out, such as ``user.email``."""
+    hash: tuple[str, ...] = ()
+    """Paths whose values become 64 hex digits (HMAC-SHA-256): equal values stay equal, nobody reads them."""
+    key: SecretStr | None = None
+    """Keys the hashes, at least 16 characters; without it e-mail addresses could be guessed. Another key makes other
+    hashes, and every record is read again."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not (self.drop or self.hash):
+            raise ValueError("give `drop` or `hash`")
+        if self.hash and (self.key is None or len(self.key.get_secret_value()) < _MIN_KEY):
+            raise ValueError(f"`hash` needs a `key` of at least {_MIN_KEY} characters")
+        for path in (*self.drop, *self.hash):
+            if not all(path.split(".")):
+                raise ValueError(f"{path!r} is no path")
+        return self
+
+
 class StreamServe(Config):
     """What readers may ask of a table; the primary key is always allowed."""
 
@@ -217,6 +244,8 @@ class StreamConfig(Config):
     """Fields that name a record; a record with a known key replaces the old one."""
     fields: dict[Name, FieldConfig] = Field(min_length=1)
     """Columns: ``name: type`` or ``name: {path, type}``."""
+    protect: ProtectConfig | None = None
+    """Personal values to drop or to hash."""
     on_unknown: Literal["extra_json", "ignore", "fail"] = "extra_json"
     """What to do with values no field declares: keep them in column ``_extra``, drop them, or stop."""
     on_bad_record: Literal["fail", "skip"] = "fail"
@@ -302,6 +331,33 @@ class StreamConfig(Config):
         if self.cursor and self.fields[self.cursor.field].type in {"string", "bool", "float64"}:
             raise ValueError("cursor.field must be a timestamp, a date or an integer")
         return self
+
+    @model_validator(mode="after")
+    def _protected_fields_fit(self) -> Self:
+        for name, kind in self.protected_fields.items():
+            field, is_key = self.fields[name], name in self.primary_key
+            if kind == "drop" and is_key:
+                raise ValueError(f"protect.drop: {name!r} is in the primary key; hash it")
+            if kind == "hash" and field.type != "string":
+                raise ValueError(f"protect.hash: {name!r} must be a string field, a hash is text")
+            if self.cursor and self.cursor.field == name:
+                raise ValueError(f"protect: {name!r} is the cursor, which is sent back to the API")
+        return self
+
+    @property
+    def protected_fields(self) -> dict[str, Literal["drop", "hash"]]:
+        """Fields at whose very place a rule applies, or below a place that is dropped or hashed."""
+        found: dict[str, Literal["drop", "hash"]] = {}
+        rules = [(rule, "drop") for rule in self.protect.drop] if self.protect else []
+        rules += [(rule, "hash") for rule in self.protect.hash] if self.protect else []
+        for rule, kind in rules:
+            for name, field in self.fields.items():
+                written = field.path.split(".") if field.path else name.split("__")
+                # A number in a field's path picks an element of a list, which a rule passes by itself.
+                steps, wanted = [step for step in written if not step.isdigit()], rule.split(".")
+                if len(steps) >= len(wanted) and all(w in {"*", s} for w, s in zip(wanted, steps, strict=False)):
+                    found[name] = "drop" if kind == "drop" else "hash"
+        return found
 
     @property
     def parent_fields(self) -> tuple[str, ...]:
@@ -444,9 +500,14 @@ class SourceConfig(Config):
                     raise ValueError(f"parent of {above[-1]!r}: {parent.stream!r} is its own parent in the end")
                 above.append(parent.stream)
             if stream.parent is not None:
+                above_it = by_name[stream.parent.stream]
                 for name in stream.parent_fields:
-                    if name not in by_name[stream.parent.stream].fields:
-                        raise ValueError(f"stream {stream.name!r}: {stream.parent.stream!r} has no field {name!r}")
+                    if name not in above_it.fields:
+                        raise ValueError(f"stream {stream.name!r}: {above_it.name!r} has no field {name!r}")
+                    if name in above_it.protected_fields:
+                        raise ValueError(
+                            f"stream {stream.name!r}: {name!r} of {above_it.name!r} is protected, not sent"
+                        )
         return self
 
     def stream(self, name: str) -> StreamConfig:

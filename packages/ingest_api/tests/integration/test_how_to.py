@@ -9,7 +9,15 @@ from tidemill_ingest_api.config import SourceConfig
 from tidemill_ingest_api.paging import PageContent, PageRequest
 
 PAGE = Path(__file__).parents[4] / "docs/how-to/ingest-an-api.md"
-SECRETS = {"HELPDESK_TOKEN": "t", "TOKEN": "t", "KEY": "k", "PASSWORD": "p", "CLIENT_SECRET": "c", "REFRESH_TOKEN": "r"}
+SECRETS = {
+    "HELPDESK_TOKEN": "t",
+    "TOKEN": "t",
+    "KEY": "k",
+    "PASSWORD": "p",
+    "CLIENT_SECRET": "c",
+    "REFRESH_TOKEN": "r",
+    "HASH_KEY": "k" * 16,
+}
 FIELDS = {"id": "int64", "updated_at": "timestamp"}
 STREAM = {"name": "tickets", "path": "/tickets", "records": "data", "primary_key": ["id"], "fields": FIELDS}
 SOURCE = {"source": "helpdesk", "base_url": "https://helpdesk.example.com/api", "streams": [STREAM]}

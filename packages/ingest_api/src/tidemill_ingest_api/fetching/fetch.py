@@ -27,6 +27,7 @@ from tidemill_ingest_api.fetching.loading import StreamLoad, StreamReport
 from tidemill_ingest_api.fetching.partitions import Partition, partitions
 from tidemill_ingest_api.fetching.parts import PartReader
 from tidemill_ingest_api.http.urls import shown
+from tidemill_ingest_api.records.protect import rules_fingerprint
 from tidemill_ingest_api.stores._base import Store, TableSpec
 
 log = get_logger(__name__)
@@ -132,6 +133,7 @@ def run_stream(
         failed = reader.read_all(_parts(source, stream, store, part.only), after_page)
         report.seconds = round(time.monotonic() - began, 3)
         load.commit("partial" if failed else "done")
+        load.warn_of_unmet()
     if failed:
         raise PartitionsFailed(stream.name, failed)
     report.rows = store.count(spec)
@@ -177,6 +179,8 @@ def table_spec(source: SourceConfig, stream: StreamConfig) -> TableSpec:
     what = stream.model_dump(mode="json", include={"path", "params", "records", "zip_columns", "fields", "on_unknown"})
     if stream.method == "POST":  # added only here: streams of before keep their fingerprint
         what |= {"method": stream.method, "body": stream.body}
+    if stream.protect is not None:
+        what["protect"] = rules_fingerprint(stream.protect)
     seed = [source.base_url, what, stream.primary_key]
     return TableSpec(
         source=source.source,

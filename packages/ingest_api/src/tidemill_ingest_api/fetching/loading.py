@@ -140,6 +140,12 @@ class StreamLoad:
         self.state = self._writer.enter("")
         self._cursor, self._seen = None, set(self.state.pages)
 
+    def warn_of_unmet(self) -> None:
+        """Say which paths of `protect` no record had: a misspelled one protects nothing."""
+        unmet = self._compiled.unmet() if self.report.records else ()
+        if unmet:
+            log.warning("protected_path_never_seen", stream=self._stream.name, paths=", ".join(unmet))
+
     def take(self, page: Page) -> None:
         """Add a page's rows and state."""
         self.report.pages += 1

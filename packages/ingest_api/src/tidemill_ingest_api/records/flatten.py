@@ -18,6 +18,7 @@ from tidemill_ingest_api.errors import RecordRejected
 from tidemill_ingest_api.paths import dig
 from tidemill_ingest_api.records import exact
 from tidemill_ingest_api.records.kinds import KINDS, without_nul
+from tidemill_ingest_api.records.protect import Protector
 
 Row = tuple[Any, ...]
 Getter = Callable[[Mapping[str, Any]], Any]
@@ -34,6 +35,8 @@ class Flattener:
     """Row to primary key."""
     names: tuple[str, ...]
     """Field names in row order, without `_extra` and `_doc`."""
+    unmet: Callable[[], tuple[str, ...]]
+    """Paths of `protect` that no record had so far."""
 
 
 def compile_stream(stream: StreamConfig) -> Flattener:
@@ -50,10 +53,13 @@ def compile_stream(stream: StreamConfig) -> Flattener:
     keys = tuple(names.index(name) for name in stream.primary_key)
     encode = _encoder(stream)
     extra_of = _extra(stream, list(paths.values()))
+    protector = Protector(stream.protect) if stream.protect else None
 
     def flatten(record: Any) -> Row:
         if not isinstance(record, dict):
             raise RecordRejected(stream.name, "", f"a record is a JSON object, this is {type(record).__name__}")
+        if protector is not None:
+            record = protector.apply(record)
         try:
             values = [get(record) for get in getters]
         except (ValueError, TypeError, AttributeError):
@@ -66,7 +72,12 @@ def compile_stream(stream: StreamConfig) -> Flattener:
         except (TypeError, RecursionError) as error:
             raise RecordRejected(stream.name, "", f"it cannot be written as JSON: {error}") from None
 
-    return Flattener(flatten=flatten, key_of=lambda row: tuple(row[index] for index in keys), names=names)
+    return Flattener(
+        flatten=flatten,
+        key_of=lambda row: tuple(row[index] for index in keys),
+        names=names,
+        unmet=protector.unmet if protector else tuple,
+    )
 
 
 def field_path(name: str, path: str | None) -> tuple[str, ...]:
