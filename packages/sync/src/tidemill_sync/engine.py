@@ -149,6 +149,7 @@ def recorded(session: Session, run: Callable[[Session], None]) -> SyncResult:
 
 
 def _run(session: Session) -> None:
+    session.uploads().sweep(session.config.orphan_after_s)
     try:
         carry_out(session, planned(session, in_bulk=True))
     except ListingUnsorted as unsorted:

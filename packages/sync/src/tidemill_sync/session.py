@@ -23,6 +23,7 @@ from tidemill_sync.result import Counts, Progress, Silence
 from tidemill_sync.throttle import Throttle
 from tidemill_sync.transfer import Transfer
 from tidemill_sync.trash import Trash
+from tidemill_sync.uploads import Uploads
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +47,10 @@ class Session:
     is_transient: bool = True
     """Whether every failure so far may pass by itself."""
 
+    def uploads(self) -> Uploads:
+        """The uploads that this job has begun."""
+        return Uploads(self.manifest, self.job, self.target, least_bytes=self.config.resume_bytes)
+
     def transfer(self, *, looks_again: bool = True) -> Transfer:
         """Make the copier of this session; see `Transfer`."""
         return Transfer(
@@ -57,6 +62,7 @@ class Session:
             large_bytes=self.config.large_bytes,
             keeps_metadata=self.config.metadata,
             trash=self.trash,
+            uploads=self.uploads(),
             looks_again=looks_again,
         )
 

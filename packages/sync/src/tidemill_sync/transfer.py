@@ -15,6 +15,7 @@ from tidemill_sync.errors import ObjectMoved
 from tidemill_sync.plan import Action, Entry
 from tidemill_sync.throttle import Throttle
 from tidemill_sync.trash import Keeper, Trash
+from tidemill_sync.uploads import Uploads
 
 Outcome = Literal["copied", "replaced", "adopted", "vanished"]
 """``adopted``: both sides were read and are equal; ``vanished``: the source lost it since it was listed."""
@@ -55,6 +56,7 @@ class Transfer:
         large_bytes: Larger objects are streamed.
         keeps_metadata: Carry content type and user metadata over.
         trash: Where replaced objects are kept.
+        uploads: Goes on inside objects; None writes every object in one go.
         looks_again: Take the new version of what has changed since it was listed; else that is an error.
     """
 
@@ -69,6 +71,7 @@ class Transfer:
         large_bytes: int,
         keeps_metadata: bool = True,
         trash: Trash | None = None,
+        uploads: Uploads | None = None,
         looks_again: bool = True,
     ) -> None:
         self._source, self._target = source, target
@@ -76,6 +79,7 @@ class Transfer:
         self._keeps_metadata = (
             keeps_metadata and source.capabilities.user_metadata and target.capabilities.user_metadata
         )
+        self._uploads = uploads
         self._budget, self._trash, self._looks_again = budget, trash, looks_again
 
     def apply(self, action: Action) -> Transferred:
@@ -148,8 +152,7 @@ class Transfer:
         else:
             about = self._about(self._source.head(source.key)) if self._keeps_metadata else {}
             with self._budget.hold(_STREAM_BYTES * _STREAMED_PARTS):
-                stream = cast("BinaryIO", _Stream(self._chunks(source), source.size_bytes))
-                written = self._target.put(source.key, stream, **conditions, **about)  # type: ignore[arg-type]
+                written = self._put_large(source, conditions, about)
         if written.size_bytes != source.size_bytes:
             raise ObjectMoved(self._source.url, source.key)
         outcome: Outcome = "copied" if target is None else "replaced"
@@ -160,6 +163,24 @@ class Transfer:
             entry=entry_of(source, written),
             trashed=pinned.keeper.kept,
         )
+
+    def _put_large(
+        self, source: ObjectInfo, conditions: Mapping[str, object], about: Mapping[str, object]
+    ) -> ObjectInfo:
+        """Write by parts that the next run can go on with, or as one stream."""
+        uploads, is_pinned = self._uploads, self._source.capabilities.get_if_match
+        if uploads is None or not (is_pinned and uploads.takes(source)):
+            stream = cast("BinaryIO", _Stream(self._chunks(source), source.size_bytes))
+            return self._target.put(source.key, stream, **conditions, **about)  # type: ignore[arg-type]
+
+        def read(start: int, end: int) -> bytes:
+            part = self._source.get(source.key, start=start, end=end, if_match=source.etag)
+            if len(part) != end - start:
+                raise ObjectMoved(self._source.url, source.key)
+            self._throttle.take(len(part))
+            return part
+
+        return uploads.put(source, read, conditions, about)
 
     def _chunks(self, source: ObjectInfo) -> Iterator[bytes]:
         done = 0

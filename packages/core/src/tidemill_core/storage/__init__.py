@@ -19,6 +19,7 @@ from tidemill_core.storage._base import (
     list_pages,
     pages_of,
 )
+from tidemill_core.storage._uploads import Resuming, SentPart, Upload
 from tidemill_core.storage.errors import KeyRefused, StoreRefused, StoreUnavailable
 
 __all__ = [
@@ -33,10 +34,13 @@ __all__ = [
     "Page",
     "Paging",
     "PreconditionFailed",
+    "Resuming",
+    "SentPart",
     "StorageError",
     "StorageOptions",
     "StoreRefused",
     "StoreUnavailable",
+    "Upload",
     "fetch",
     "list_pages",
     "open_store",

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote_plus
 from xml.sax.saxutils import escape
 
-from tidemill_core.errors import ConfigError, ObjectNotFound, StorageError
+from tidemill_core.errors import ConfigError, ObjectNotFound, PreconditionFailed, StorageError
 from tidemill_core.settings import StorageOptions
 from tidemill_core.storage._aws import AwsAccess
 from tidemill_core.storage._aws_hosts import AccessPoint, Bucket, split_url
@@ -34,6 +34,7 @@ from tidemill_core.storage._objects import (
 )
 from tidemill_core.storage._objects import if_match as if_match_header
 from tidemill_core.storage._streams import resumed
+from tidemill_core.storage._uploads import SentPart, Upload, send_missing
 from tidemill_core.storage.errors import StoreRefused, StoreUnavailable
 
 PART_BYTES = 6 << 20
@@ -262,32 +263,95 @@ class S3Store:
         metadata: Mapping[str, str] | None,
     ) -> ObjectInfo:
         """Write a large object as a multipart upload, and abort it on any error."""
-        algorithm = {"x-amz-checksum-algorithm": "CRC32"}
-        begin = self._request("POST", key, "write", query={"uploads": ""}, headers={**about, **algorithm})
-        upload = parse(self._endpoint.send(begin).body, self._url, begin.doing).text("UploadId")
-
-        def send(number: int, part: bytes | memoryview) -> tuple[int, str]:
-            checksum = _crc32(part)
-            query = {"partNumber": str(number), "uploadId": upload}
-            headers = {"x-amz-checksum-crc32": checksum}
-            reply = self._endpoint.send(self._request("PUT", key, "write", query=query, headers=headers, body=part))
-            return len(part), (
-                f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(reply.headers['ETag'])}</ETag>"
-                f"<ChecksumCRC32>{checksum}</ChecksumCRC32></Part>"
-            )
-
+        upload = self._begin(key, about)
         try:
-            sent = in_parallel(send, parts)
-            body = f"<CompleteMultipartUpload>{''.join(xml for _, xml in sent)}</CompleteMultipartUpload>".encode()
-            finish = self._request(
-                "POST", key, "write", query={"uploadId": upload}, headers=conditions, body=body, is_repeatable=False
-            )
-            reply = self._conditional(finish)
-            etag = clean_etag(parse(reply.body, self._url, finish.doing).text("ETag"))
+            sent = in_parallel(lambda number, part: self._send_part(key, upload, number, part), parts)
+            etag, reply = self._finish(key, upload, sent, conditions)
         except BaseException:  # undone whatever it was, and raised again
             self._abort(key, upload)
             raise
-        return self._written(key, sum(size for size, _ in sent), etag, reply, content_type, metadata)
+        return self._written(key, sum(each.size_bytes for each in sent), etag, reply, content_type, metadata)
+
+    def put_upload(
+        self,
+        key: str,
+        upload: Upload,
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Write an object by parts; those that the store still has are not sent again."""
+        about = {
+            "Content-Type": content_type or "application/octet-stream",
+            **self._encryption,
+            **metadata_headers(self._url, key, metadata, prefix=_META),
+        }
+        kept = self._still_there(key, upload)
+        upload_id = upload.upload_id if kept is not None else None
+        if upload_id is None:
+            upload_id = self._begin(key, about)
+            upload.began(upload_id)
+        sent = send_missing(upload, kept or {}, lambda number, part: self._send_part(key, upload_id, number, part))
+        try:
+            etag, reply = self._finish(key, upload_id, sent, conditions(if_absent=if_absent, etag=if_match))
+        except PreconditionFailed:
+            self._abort(key, upload_id)
+            raise
+        return self._written(key, upload.size_bytes, etag, reply, content_type, metadata)
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Drop an upload and its parts."""
+        request = self._request("DELETE", key, "abort the upload of", query={"uploadId": upload_id})
+        self._endpoint.send(request, also=MISSING)
+
+    def _still_there(self, key: str, upload: Upload) -> dict[int, SentPart] | None:
+        """The told parts that the store has too; None if it has no such upload."""
+        if upload.upload_id is None:
+            return None
+        found: dict[int, SentPart] = {}
+        query = {"uploadId": upload.upload_id}
+        while True:
+            request = self._request("GET", key, "list the parts of", query=query)
+            try:
+                answer = parse(self._endpoint.send(request).body, self._url, request.doing)
+            except ObjectNotFound:
+                return None
+            for number, etag, size in answer.rows("Part", ("PartNumber", "ETag", "Size")):
+                told = upload.parts.get(int(number))
+                if told is not None and (clean_etag(told.etag), told.size_bytes) == (clean_etag(etag), int(size)):
+                    found[told.number] = told
+            if answer.text("IsTruncated") != "true":
+                return found
+            query = {**query, "part-number-marker": answer.text("NextPartNumberMarker")}
+
+    def _begin(self, key: str, about: Mapping[str, str]) -> str:
+        headers = {**about, "x-amz-checksum-algorithm": "CRC32"}
+        begin = self._request("POST", key, "write", query={"uploads": ""}, headers=headers)
+        return parse(self._endpoint.send(begin).body, self._url, begin.doing).text("UploadId")
+
+    def _send_part(self, key: str, upload: str, number: int, part: bytes | memoryview) -> SentPart:
+        checksum = _crc32(part)
+        query = {"partNumber": str(number), "uploadId": upload}
+        headers = {"x-amz-checksum-crc32": checksum}
+        reply = self._endpoint.send(self._request("PUT", key, "write", query=query, headers=headers, body=part))
+        return SentPart(number=number, size_bytes=len(part), etag=reply.headers["ETag"], checksum=checksum)
+
+    def _finish(
+        self, key: str, upload: str, parts: Iterable[SentPart], conditions: Mapping[str, str]
+    ) -> tuple[str | None, Reply]:
+        listed = "".join(
+            f"<Part><PartNumber>{each.number}</PartNumber><ETag>{escape(each.etag)}</ETag>"
+            f"<ChecksumCRC32>{each.checksum}</ChecksumCRC32></Part>"
+            for each in parts
+        )
+        body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        finish = self._request(
+            "POST", key, "write", query={"uploadId": upload}, headers=conditions, body=body, is_repeatable=False
+        )
+        reply = self._conditional(finish)
+        return clean_etag(parse(reply.body, self._url, finish.doing).text("ETag")), reply
 
     def _abort(self, key: str, upload: str) -> None:
         from contextlib import suppress

@@ -51,6 +51,22 @@ class Manifest(Protocol):
         """Write notes, and drop some, in one transaction."""
         ...
 
+    def pieces(self, job: str, key: str) -> list[tuple[int, str]]:
+        """What is kept about an object that is being written by parts: texts by number, ascending."""
+        ...
+
+    def begun(self, job: str) -> list[tuple[str, str]]:
+        """Every key that has pieces, with the text of piece 0."""
+        ...
+
+    def save_piece(self, job: str, key: str, number: int, text: str) -> None:
+        """Write or overwrite a piece."""
+        ...
+
+    def drop_pieces(self, job: str, key: str) -> None:
+        """Drop all pieces of a key."""
+        ...
+
     def record(self, run: RunRecord) -> None:
         """Write or overwrite the line of a run."""
         ...

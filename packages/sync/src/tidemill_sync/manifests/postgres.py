@@ -28,6 +28,10 @@ CREATE TABLE IF NOT EXISTS tidemill.sync_run (
     run_id text PRIMARY KEY, job text NOT NULL, source text NOT NULL, target text NOT NULL, state text NOT NULL,
     started_at float8 NOT NULL, ended_at float8, result text NOT NULL
 );
+CREATE TABLE IF NOT EXISTS tidemill.sync_piece (
+    job text NOT NULL, key text COLLATE "C" NOT NULL, number int NOT NULL, text text NOT NULL,
+    PRIMARY KEY (job, key, number)
+);
 """
 _ENTRY = "key, size_bytes, source_etag, target_etag"
 _SAVE = """
@@ -101,6 +105,32 @@ class PostgresManifest:
             connection.execute(
                 "DELETE FROM tidemill.sync_entry WHERE job = %s AND key = ANY(%s::text[])", (job, list(forget))
             )
+
+    def pieces(self, job: str, key: str) -> list[tuple[int, str]]:
+        """What is kept about an object that is being written by parts."""
+        statement = "SELECT number, text FROM tidemill.sync_piece WHERE job = %s AND key = %s ORDER BY number"
+        with self._asking() as connection:
+            return connection.execute(statement, (job, key)).fetchall()
+
+    def begun(self, job: str) -> list[tuple[str, str]]:
+        """Every key that has pieces, with the text of piece 0."""
+        statement = "SELECT key, text FROM tidemill.sync_piece WHERE job = %s AND number = 0 ORDER BY key"
+        with self._asking() as connection:
+            return connection.execute(statement, (job,)).fetchall()
+
+    def save_piece(self, job: str, key: str, number: int, text: str) -> None:
+        """Write or overwrite a piece."""
+        statement = """
+            INSERT INTO tidemill.sync_piece VALUES (%s, %s, %s, %s)
+            ON CONFLICT (job, key, number) DO UPDATE SET text = excluded.text
+        """
+        with self._asking() as connection:
+            connection.execute(statement, (job, key, number, text))
+
+    def drop_pieces(self, job: str, key: str) -> None:
+        """Drop all pieces of a key."""
+        with self._asking() as connection:
+            connection.execute("DELETE FROM tidemill.sync_piece WHERE job = %s AND key = %s", (job, key))
 
     def record(self, run: RunRecord) -> None:
         """Write or overwrite the line of a run."""

@@ -27,6 +27,9 @@ CREATE TABLE IF NOT EXISTS sync_run (
     run_id TEXT PRIMARY KEY, job TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL,
     started_at REAL NOT NULL, ended_at REAL, result TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS sync_piece (
+    job TEXT NOT NULL, key TEXT NOT NULL, number INTEGER NOT NULL, text TEXT NOT NULL, PRIMARY KEY (job, key, number)
+) WITHOUT ROWID;
 """
 _ENTRY = "key, size_bytes, source_etag, target_etag"
 
@@ -104,6 +107,28 @@ class SqliteManifest:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def pieces(self, job: str, key: str) -> list[tuple[int, str]]:
+        """What is kept about an object that is being written by parts."""
+        statement = "SELECT number, text FROM sync_piece WHERE job = ? AND key = ? ORDER BY number"
+        with self._asking() as connection:
+            return connection.execute(statement, (job, key)).fetchall()
+
+    def begun(self, job: str) -> list[tuple[str, str]]:
+        """Every key that has pieces, with the text of piece 0."""
+        statement = "SELECT key, text FROM sync_piece WHERE job = ? AND number = 0 ORDER BY key"
+        with self._asking() as connection:
+            return connection.execute(statement, (job,)).fetchall()
+
+    def save_piece(self, job: str, key: str, number: int, text: str) -> None:
+        """Write or overwrite a piece."""
+        with self._asking() as connection:
+            connection.execute("INSERT OR REPLACE INTO sync_piece VALUES (?, ?, ?, ?)", (job, key, number, text))
+
+    def drop_pieces(self, job: str, key: str) -> None:
+        """Drop all pieces of a key."""
+        with self._asking() as connection:
+            connection.execute("DELETE FROM sync_piece WHERE job = ? AND key = ?", (job, key))
 
     def record(self, run: RunRecord) -> None:
         """Write or overwrite the line of a run."""

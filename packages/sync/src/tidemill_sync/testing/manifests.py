@@ -56,6 +56,21 @@ class ManifestSuite(Suite):
             assert other.entry(job, "k") == _entry("k", size_bytes=7)
             assert list(other.entries(job)) == [_entry("k", size_bytes=7)]
 
+    def test_pieces_are_kept_by_key_until_they_are_dropped(
+        self, manifest: Manifest, manifest_url: str, job: str
+    ) -> None:
+        for key in ODD_KEYS:
+            for number, text in ((2, "two"), (0, f"about {key}"), (10, "ten"), (2, "again")):
+                manifest.save_piece(job, key, number, text)
+
+        with closing(open_manifest(manifest_url)) as other:
+            assert other.pieces(job, "a") == [(0, "about a"), (2, "again"), (10, "ten")]
+            assert other.begun(job) == [(key, f"about {key}") for key in sorted(ODD_KEYS)]
+            other.drop_pieces(job, "a")
+        assert manifest.pieces(job, "a") == []
+        assert len(manifest.begun(job)) == len(ODD_KEYS) - 1
+        assert manifest.begun("another job") == []
+
     def test_a_note_is_overwritten(self, manifest: Manifest, job: str) -> None:
         manifest.save(job, [_entry("k", size_bytes=7)])
 
