@@ -38,7 +38,8 @@ def source_of(package: str) -> Path:
 
 
 def missing_files(folder: Path) -> set[str]:
-    return {name for name in FILES if not (folder / name).exists()}
+    """What is not there: a file may be a folder of the same name."""
+    return {name for name in FILES if not (folder / name).exists() and not (folder / name.removesuffix(".py")).is_dir()}
 
 
 def missing_verbs(group: click.Group) -> set[str]:

@@ -9,35 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tidemill_core.postgres.errors import ColumnRefused, ValueRefused
+from tidemill_core.postgres.policy import Policy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from tidemill_core.postgres.types import ColumnType
-
-Rounding = Literal["error", "floor", "round"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What may change on the way into a table; by default nothing.
-
-    Attributes:
-        nanoseconds: PostgreSQL keeps microseconds. Whole microseconds always pass;
-            others are refused, floored, or rounded half up.
-        digits: Digits beyond the target's scale, and doubles into real: refused or rounded.
-        timezone: Zone to read or write local times in where only one side has a
-            zone; None refuses such columns.
-        nul: NUL characters, which PostgreSQL text cannot hold: refused or removed.
-    """
-
-    nanoseconds: Rounding = "error"
-    digits: Literal["error", "round"] = "error"
-    timezone: str | None = None
-    nul: Literal["error", "strip"] = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

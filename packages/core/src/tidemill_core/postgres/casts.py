@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING
@@ -11,16 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kind
 
+from tidemill_core.postgres._caster import Caster, check_size, checked_text, is_bytes, is_text, refuse
+from tidemill_core.postgres.casts_nested import JSON_CASTS, json_column, to_array
+from tidemill_core.postgres.casts_time import TIME_CASTS
 from tidemill_core.postgres.errors import ColumnRefused
 
 if TYPE_CHECKING:
-    from tidemill_core.postgres.adapt import Policy
+    from tidemill_core.postgres.policy import Policy
     from tidemill_core.postgres.types import ColumnType
-
-Caster = Callable[[pa.Array, "ColumnType", "Policy"], pa.Array]
-
-MAX_FIELD_BYTES = (1 << 30) - 8192
-"""PostgreSQL refuses a field of 1 GB; less a little for the row around it."""
 
 _INTEGERS = {"int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64(), "oid": pa.uint32()}
 _FLOATS = {"float4": pa.float32(), "float8": pa.float64()}
@@ -33,16 +30,13 @@ def cast_to(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
         ColumnRefused: There is no such cast.
         pa.ArrowInvalid, ValueError: A value has none.
     """
-    from tidemill_core.postgres.casts_nested import ARRAY_CASTS, JSON_CASTS
-    from tidemill_core.postgres.casts_time import TIME_CASTS
-
     column = plain(column)
     if not target.nullable and column.null_count:
         raise ValueError("a null in a NOT NULL column")
     if kind.is_null(column.type):
         return pa.nulls(len(column), pa.string())  # a null has no bytes: any encoder writes it
     if target.element is not None:
-        return ARRAY_CASTS["array"](column, target, policy)
+        return to_array(column, target, policy, cast_to)
     caster = _CASTS.get(target.base) or TIME_CASTS.get(target.base) or JSON_CASTS.get(target.base)
     if target.kind == "e":
         caster = to_text
@@ -68,21 +62,6 @@ def plain(column: pa.Array) -> pa.Array:  # noqa: PLR0911 - one return per layou
     if kind.is_decimal32(column.type) or kind.is_decimal64(column.type):
         return column.cast(pa.decimal128(column.type.precision, column.type.scale))
     return column
-
-
-def is_text(type_: pa.DataType) -> bool:
-    """Tell whether an Arrow type is text."""
-    return bool(kind.is_string(type_) or kind.is_large_string(type_))
-
-
-def is_bytes(type_: pa.DataType) -> bool:
-    """Tell whether an Arrow type is bytes."""
-    return bool(kind.is_binary(type_) or kind.is_large_binary(type_) or kind.is_fixed_size_binary(type_))
-
-
-def refuse(column: pa.Array, target: ColumnType, why: str = "give the column another type") -> ColumnRefused:
-    """Say that a whole column cannot become its target."""
-    return ColumnRefused(target.name, f"Arrow {column.type} cannot become {target.type} without a change; {why}")
 
 
 def to_integer(column: pa.Array, target: ColumnType, _policy: Policy) -> pa.Array:
@@ -212,8 +191,6 @@ def to_text(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
     """Write values as text: checked for UTF-8, NUL and length."""
     type_ = column.type
     if kind.is_nested(type_):
-        from tidemill_core.postgres.casts_nested import json_column
-
         column = json_column(column, target, policy).cast(pa.large_string())
     elif is_bytes(type_):
         column = column.cast(pa.large_binary()).cast(pa.large_string())
@@ -224,37 +201,11 @@ def to_text(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
     return checked_text(column, target, policy)
 
 
-def checked_text(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
-    """Refuse (or strip) NULs, bad UTF-8, and text longer than the target's limit."""
-    raw = pa.large_binary() if kind.is_large_string(column.type) else pa.binary()
-    column = column.cast(raw).cast(column.type)  # no copy; checks the UTF-8, which files do not promise
-    data = column.buffers()[2]
-    if data is not None and re.search(b"\x00", memoryview(data)):
-        if policy.nul == "strip":
-            column = pc.replace_substring(column, "\x00", "")
-        elif pc.any(pc.match_substring(column, "\x00"), min_count=0).as_py():
-            raise ValueError("the text holds a NUL character, which PostgreSQL cannot keep")
-    if target.length is not None:
-        longest = pc.max(pc.utf8_length(column)).as_py()
-        if longest is not None and longest > target.length:
-            raise ValueError(f"the text has {longest} characters, {target.type} keeps {target.length}")
-    _check_size(column)
-    return column
-
-
-def _check_size(column: pa.Array) -> None:
-    if column.nbytes < MAX_FIELD_BYTES:
-        return
-    largest = pc.max(pc.binary_length(column)).as_py()
-    if largest is not None and largest > MAX_FIELD_BYTES:
-        raise ValueError(f"the value has {largest} bytes; PostgreSQL keeps less than 1 GB in a field")
-
-
 def to_bytea(column: pa.Array, target: ColumnType, _policy: Policy) -> pa.Array:
     """Pass bytes; text is refused, for its encoding would be a guess."""
     if not is_bytes(column.type):
         raise refuse(column, target)
-    _check_size(column)
+    check_size(column)
     return column
 
 

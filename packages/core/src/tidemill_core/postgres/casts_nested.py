@@ -8,18 +8,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kind
 
-from tidemill_core.postgres.casts import Caster, cast_to, checked_text, is_bytes, is_text, refuse
+from tidemill_core.postgres._caster import Caster, checked_text, is_bytes, is_text, refuse
 
 if TYPE_CHECKING:
-    from tidemill_core.postgres.adapt import Policy
+    from tidemill_core.postgres.policy import Policy
     from tidemill_core.postgres.types import ColumnType
 
 _DIRECT = frozenset({"int2", "int4", "int8", "float4", "float8", "bool", "text", "bytea"})
 """Element types whose OID the fast encoder writes right by itself."""
 
 
-def to_array(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
-    """Cast lists of scalars to an array of the target's element type.
+def to_array(column: pa.Array, target: ColumnType, policy: Policy, cast_to: Caster) -> pa.Array:
+    """Cast lists of scalars to an array of the target's element type, each element by `cast_to`.
 
     Raises:
         ValueError: An element has no exact form; the whole list is refused.
@@ -85,5 +85,4 @@ def to_jsonb(column: pa.Array, target: ColumnType, policy: Policy) -> pa.Array:
     return pc.binary_join_element_wise(pa.scalar(b"\x01", pa.large_binary()), text, pa.scalar(b"", pa.large_binary()))
 
 
-ARRAY_CASTS: dict[str, Caster] = {"array": to_array}
 JSON_CASTS: dict[str, Caster] = {"json": to_json, "jsonb": to_jsonb}

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kind
 
-from tidemill_core.postgres.casts import Caster, is_text, refuse
+from tidemill_core.postgres._caster import Caster, is_text, refuse
 
 if TYPE_CHECKING:
-    from tidemill_core.postgres.adapt import Policy
+    from tidemill_core.postgres.policy import Policy
     from tidemill_core.postgres.types import ColumnType
 
 EPOCH_DAYS, EPOCH_US = 10_957, 946_684_800_000_000

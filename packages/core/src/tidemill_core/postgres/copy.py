@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from tidemill_core.postgres.adapt import Policy, encode_column
+from tidemill_core.postgres.adapt import encode_column
 from tidemill_core.postgres.connection import postgres_errors
 from tidemill_core.postgres.errors import ColumnRefused, ValueRefused
 from tidemill_core.postgres.identifiers import TableName, quote
+from tidemill_core.postgres.policy import Policy
 from tidemill_core.postgres.types import ColumnType, column_types
 
 if TYPE_CHECKING:

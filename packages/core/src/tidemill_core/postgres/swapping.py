@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tidemill_core.postgres.adapt import Policy
 from tidemill_core.postgres.connection import postgres_errors
 from tidemill_core.postgres.copy import Arrow, CopyResult, CopyWriter, stream_of
 from tidemill_core.postgres.errors import PostgresRefused
 from tidemill_core.postgres.identifiers import TableName, quote
+from tidemill_core.postgres.policy import Policy
 from tidemill_core.postgres.types import column_types, table_exists
 from tidemill_core.postgres.write import create_table
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tidemill_core.errors import ConfigError
-from tidemill_core.postgres.adapt import Policy
 from tidemill_core.postgres.connection import postgres_errors
 from tidemill_core.postgres.copy import Arrow, CopyResult, CopyWriter, copy_into, stream_of
 from tidemill_core.postgres.ddl import columns_for, ddl_for
 from tidemill_core.postgres.errors import PostgresRefused
 from tidemill_core.postgres.identifiers import TableName, quote
+from tidemill_core.postgres.policy import Policy
 from tidemill_core.postgres.types import column_types, table_exists
 
 if TYPE_CHECKING:

@@ -20,9 +20,6 @@ from tidemill_lineage.model import DatasetUrn, Edge, Method
 if TYPE_CHECKING:
     import polars as pl
 
-PLAN_VERSIONS = frozenset({15, 16})
-"""Major versions of the polars plan interface that the walker was tested with: polars 2.0 and 2.1."""
-
 PROBE_COLUMNS = 200
 """Widest output that is probed; the probe costs one optimisation per column."""
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill_lineage.capture import flow
 from tidemill_lineage.capture.flow import Flow, Influences
-from tidemill_lineage.capture.polars import PLAN_VERSIONS
 from tidemill_lineage.capture.polars_expr import Fingerprints, influences, references
 from tidemill_lineage.capture.polars_leaves import chunk_keys, frame_key, leaf_key, scanned_urns
 from tidemill_lineage.errors import UnsupportedPlan
@@ -15,6 +14,9 @@ from tidemill_lineage.model import DatasetUrn
 
 if TYPE_CHECKING:
     import polars as pl
+
+PLAN_VERSIONS = frozenset({15, 16})
+"""Major versions of the polars plan interface that the walker was tested with: polars 2.0 and 2.1."""
 
 _KEEPING_MAPS = frozenset({"rechunk", "hint_sorted", "hint", "fast_count"})
 

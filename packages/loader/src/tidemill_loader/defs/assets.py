@@ -9,7 +9,7 @@ from tidemill_core.defs.resources import ObjectStoreResource
 from tidemill_core.storage import ObjectStore, open_store, resolve_url
 
 if TYPE_CHECKING:
-    from tidemill_loader.defs.component import AssetLoad
+    from tidemill_loader.defs.options import AssetLoad
     from tidemill_loader.engine import LoadResult
 
 POOL = "postgres"

@@ -6,36 +6,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import dagster as dg
-from pydantic import Field, SecretStr, model_validator
-from tidemill_core.config import Config
+from pydantic import Field, model_validator
 from tidemill_core.defs import ConfigComponent
 
-from tidemill_loader.config import LoadConfig, LoadFields, Names
+from tidemill_loader.config import LoadFields, Names
 from tidemill_loader.defs.assets import load_asset
+from tidemill_loader.defs.options import AssetFields, AssetLoad
 
 
-class _AssetFields(Config):
-    """How a load looks in Dagster."""
-
-    asset_key: str | None = None
-    """Key with ``/`` between its parts, such as ``raw/planes``; default the table's schema and name."""
-    deps: Names = ()
-    """Keys of the assets that make the files."""
-    description: str | None = None
-    """What the table holds."""
-    group: str | None = None
-    """Asset group; unset means the layer of the data, the first part of the asset key."""
-    tags: Mapping[str, str] = {}
-    """Dagster tags of the asset."""
-    postgres_url: SecretStr | None = None
-    """Where to load; default the resource ``postgres``."""
-
-
-class AssetLoad(LoadConfig, _AssetFields):
-    """One load, one asset."""
-
-
-class LoadAttributes(LoadFields, _AssetFields):
+class LoadAttributes(LoadFields, AssetFields):
     """One load by its own attributes, or several under ``loads``."""
 
     files: Names = ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tidemill_core.config import ConfigFault, ConfigFaults, Document, KeyPath, Place, dotted
+from tidemill_core.config.document import ConfigFault, ConfigFaults, Document, KeyPath, Place, dotted
 
 MAX_VALUES = 250_000
 """A document with more values than this (usually aliases of aliases) is refused."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from tidemill_core.config import ConfigFault, Document, KeyPath, dotted
+from tidemill_core.config.document import ConfigFault, Document, KeyPath, dotted
 from tidemill_core.plugins import did_you_mean
 
 _MISSING = object()
