@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from tidemill_core.errors import ObjectNotFound, TidemillError, TransientError
 from tidemill_core.lifecycle import Stopped, StopToken
 from tidemill_core.lineage_hooks import DataEvent, announce
-from tidemill_core.storage import ObjectInfo, ObjectStore, Page, list_pages, pages_of
+from tidemill_core.storage import KeyRefused, ObjectInfo, ObjectStore, Page, list_pages, pages_of
 from tidemill_core.telemetry import get_logger
 
 from tidemill_sync import metrics
@@ -368,10 +368,10 @@ def _decided(session: Session, key: str) -> Action | None:
 
 
 def seen(store: ObjectStore, key: str) -> ObjectInfo | None:
-    """Describe an object; None if there is none."""
+    """Describe an object; None if there is none, as where the store cannot hold such a key."""
     try:
         return store.head(key)
-    except ObjectNotFound:
+    except (ObjectNotFound, KeyRefused):
         return None
 
 

@@ -14,6 +14,7 @@ SyncError
 ├── PlanElsewhere      (Config)    a plan was made for other places
 ├── ChangedSincePlan   (Permanent) an object is not as the plan saw it
 ├── PlanOutdated       (Permanent) some of a plan was refused, all else was done
+├── EventsUndone       (Transient) what a notification names is not reconciled
 └── JobNotFound        (Permanent) the service knows no such job
 """
 
@@ -144,6 +145,10 @@ class PlanOutdated(SyncError, PermanentError):
         self.failures, self.total = tuple(failures), total
         shown = "; ".join(reason for _, reason in failures[:5])
         super().__init__(f"{total} objects were not deleted, all else was done; make a new plan: {shown}")
+
+
+class EventsUndone(SyncError, TransientError):
+    """What a notification names is not reconciled; it must come again."""
 
 
 class JobNotFound(SyncError, PermanentError):

@@ -30,8 +30,9 @@ class DirtyKey:
 def parse_event(document: Any) -> Iterator[DirtyKey]:
     """Read one notification, or several in a list or an envelope.
 
-    Known are S3 notifications (bare, in an SNS message, or as EventBridge events), Pub/Sub
-    push messages of GCS, and Event Grid events of Azure Blob Storage. A test event has no keys.
+    Known are S3 notifications (bare, in an SNS or SQS message, also as Lambda gets those, or as
+    EventBridge events), Pub/Sub push messages and CloudEvents of GCS, and events of Azure Blob
+    Storage in the schemas of Event Grid and of CloudEvents. A test event has no keys.
 
     Raises:
         EventUnreadable: The document is of no known form.
@@ -59,13 +60,14 @@ def under(keys: Iterable[DirtyKey], place_url: str) -> Iterator[str]:
 def _parsed(document: Mapping[str, Any]) -> Iterator[DirtyKey]:
     if "Records" in document:
         for record in document["Records"]:
-            found = record["s3"]
-            yield DirtyKey(f"s3://{found['bucket']['name']}", unquote_plus(found["object"]["key"]))
+            yield from _record(record)
     elif document.get("Type") == "Notification":
         yield from parse_event(json.loads(document["Message"]))
     elif document.get("source") == "aws.s3":
         detail = document["detail"]
         yield DirtyKey(f"s3://{detail['bucket']['name']}", detail["object"]["key"])
+    elif str(document.get("type", "")).startswith("google.cloud.storage.object.v1."):
+        yield DirtyKey(f"gs://{document['data']['bucket']}", document["data"]["name"])
     elif "message" in document:
         attributes = document["message"]["attributes"]
         yield DirtyKey(f"gs://{attributes['bucketId']}", attributes["objectId"])
@@ -74,3 +76,14 @@ def _parsed(document: Mapping[str, Any]) -> Iterator[DirtyKey]:
         yield DirtyKey(f"az://{container}", unquote(key))
     elif document.get("Event") != "s3:TestEvent":
         raise KeyError("Records")
+
+
+def _record(record: Mapping[str, Any]) -> Iterator[DirtyKey]:
+    """Read a record of S3, or what Lambda makes of a message of SNS or SQS."""
+    if "Sns" in record:
+        yield from parse_event(json.loads(record["Sns"]["Message"]))
+    elif "body" in record:
+        yield from parse_event(json.loads(record["body"]))
+    else:
+        found = record["s3"]
+        yield DirtyKey(f"s3://{found['bucket']['name']}", unquote_plus(found["object"]["key"]))

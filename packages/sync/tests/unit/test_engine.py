@@ -480,3 +480,14 @@ def test_a_run_whose_target_is_lost_ends_after_some_failures(memory, folder, con
         sync(config(workers=2, max_failures=5, retry={"attempts": 1}), source=memory, target=target)
 
     assert 5 <= len([name for name, _ in target.calls if name == "put"]) < 100
+
+
+def test_a_single_key_that_the_target_cannot_hold_fails_alone(memory, folder, config):
+    memory.put("a//b", b"1")
+    memory.put("c", b"2")
+
+    with pytest.raises(SyncIncomplete, match="a//b") as failed:
+        sync_keys(config(), ["a//b", "c"], source=memory, target=folder)
+
+    assert failed.value.total == 1
+    assert contents(folder) == {"c": b"2"}

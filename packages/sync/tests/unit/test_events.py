@@ -47,6 +47,36 @@ def test_an_s3_notification_gives_its_decoded_key(key):
             ],
             [DirtyKey("az://c", "a/b c")],
         ),
+        (
+            {
+                "Records": [
+                    {"EventSource": "aws:sns", "Sns": {"Message": json.dumps({"Records": [s3_record("b", "k")]})}}
+                ]
+            },
+            [DirtyKey("s3://b", "k")],
+        ),
+        (
+            {"Records": [{"eventSource": "aws:sqs", "body": json.dumps({"Records": [s3_record("b", "k")]})}]},
+            [DirtyKey("s3://b", "k")],
+        ),
+        (
+            {
+                "specversion": "1.0",
+                "type": "google.cloud.storage.object.v1.deleted",
+                "source": "//storage.googleapis.com/projects/_/buckets/b",
+                "subject": "objects/k/é",
+                "data": {"bucket": "b", "name": "k/é"},
+            },
+            [DirtyKey("gs://b", "k/é")],
+        ),
+        (
+            {
+                "specversion": "1.0",
+                "type": "Microsoft.Storage.BlobDeleted",
+                "subject": "/blobServices/default/containers/c/blobs/a",
+            },
+            [DirtyKey("az://c", "a")],
+        ),
         ({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}, []),
     ],
 )
@@ -55,7 +85,17 @@ def test_every_known_form_is_read(document, expected):
 
 
 @pytest.mark.parametrize(
-    "document", [{}, {"Records": [{}]}, "text", 3, None, {"Type": "Notification", "Message": "no"}]
+    "document",
+    [
+        {},
+        {"Records": [{}]},
+        {"Records": [{"body": "no"}]},
+        {"Records": [{"body": "3"}]},
+        "text",
+        3,
+        None,
+        {"Type": "Notification", "Message": "no"},
+    ],
 )
 def test_an_unknown_form_is_an_error(document):
     with pytest.raises(EventUnreadable):
