@@ -186,6 +186,21 @@ def status(config: str, store: str | None, limit: int, *, as_json: bool) -> None
 
 @ingest.command()
 @CONFIG
+@STORE
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Records to show.")
+def rejects(config: str, store: str | None, limit: int) -> None:
+    """Print the records that were kept aside because they do not fit (on_bad_record: keep), as JSON lines."""
+    from tidemill_ingest_api.fetching.runs import opened, store_url
+    from tidemill_ingest_api.sources import load_source
+
+    source = load_source(config)
+    with opened(store_url(source, store)) as target:
+        for each in target.rejects(source.source, limit=limit):
+            click.echo(json.dumps(asdict(each), ensure_ascii=False))
+
+
+@ingest.command()
+@CONFIG
 def validate(config: str) -> None:
     """Check a configuration; every fault is named with its line."""
     from tidemill_ingest_api.sources import load_source

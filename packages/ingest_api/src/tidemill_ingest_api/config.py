@@ -248,8 +248,9 @@ class StreamConfig(Config):
     """Personal values to drop or to hash."""
     on_unknown: Literal["extra_json", "ignore", "fail"] = "extra_json"
     """What to do with values no field declares: keep them in column ``_extra``, drop them, or stop."""
-    on_bad_record: Literal["fail", "skip"] = "fail"
-    """What to do with a record that does not fit: stop, or count it and go on."""
+    on_bad_record: Literal["fail", "skip", "keep"] = "fail"
+    """What to do with a record that does not fit: stop; count it and go on; or keep it aside as well, with its reason
+    (``tidemill ingest rejects``)."""
     table: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?$")] | None = None
     """Table, ``schema.table``; unset means ``raw.NAME``. SQLite has no schemas: ``raw_NAME`` there."""
     asset_key: str | None = None

@@ -1,10 +1,14 @@
 """Fetch from a real HTTP server that fails in every way, into both stores."""
 
+import sqlite3
+from contextlib import closing
+
 import orjson
 import pytest
 from tidemill_core.errors import Stopped
 from tidemill_core.lifecycle import StopToken
 from tidemill_core.lineage_hooks import subscribed
+from tidemill_core.postgres import connect
 from tidemill_core.retry import RetryPolicy
 from tidemill_ingest_api.auth.bearer import BearerAuth
 from tidemill_ingest_api.config import SourceConfig
@@ -374,3 +378,39 @@ def test_the_table_is_announced_to_lineage(store):
     assert ("wrote", 3, "raw/things") == (event.kind, event.rows, event.asset_key)
     assert [f"{api.base_url}/link"] == list(event.inputs)
     assert {"id", "name", "at"} <= {column.name for column in event.columns}
+
+
+def test_records_that_do_not_fit_are_kept_aside_with_their_reason_once(store):
+    mixed = [*records(3), {"id": 9, "name": "bad", "at": "never"}, "no object", {"id": 8, "name": "x\x00"}]
+    with FakeApi(mixed, has_etags=False) as api:
+        first = run(api, store, on_bad_record="keep")
+        second = run(api, store, on_bad_record="keep")
+
+        assert [0, 1, 2] == ids(store, api)
+    found = {each.field: each for each in store.rejects("fake")}
+
+    assert (3, 3) == (first.rejected, second.rejected)
+    assert {"at", "", "name"} == found.keys()
+    assert {"id": 9, "name": "bad", "at": "never"} == orjson.loads(found["at"].record)
+    assert "'never' is not an ISO 8601 timestamp" == found["at"].reason
+    assert {second.load_id} == {each.load_id for each in found.values()}
+
+
+def test_a_store_of_before_gets_the_table_of_rejects(store):
+    with FakeApi(records(3)) as api:
+        run(api, store)
+        forget_rejects_table(store)
+        api.records.append({"id": 9, "at": "never"})
+        run(api, store, on_bad_record="keep")
+
+    assert 1 == len(store.rejects("fake"))
+
+
+def forget_rejects_table(store):
+    """Make the store as it was before rejects were kept."""
+    if store.is_local:
+        with closing(sqlite3.connect(store.path)) as connection:
+            connection.execute("DROP TABLE tidemill_ingest_rejects")
+        return
+    with connect(store._dsn, autocommit=True, application="test") as connection:
+        connection.execute("DROP TABLE tidemill_ingest.rejects")

@@ -72,10 +72,10 @@ def test_rows_hold_hashes_that_join_and_nothing_that_was_dropped(store):
 
 
 def test_no_byte_of_them_reaches_the_file_the_log_or_an_error(tmp_path):
-    bad = [*PEOPLE, {"id": "no number", "email": "hush-bad"}, {"id": 9}]
+    bad = [*PEOPLE, {"id": "no number", "email": "hush-bad"}, {"id": 9}, "hush as a text"]
     path, file = tmp_path / "s.json", tmp_path / "s.db"
     with FakeApi(bad) as api:
-        stream = STREAM | {"on_bad_record": "skip"}
+        stream = STREAM | {"on_bad_record": "keep"}
         path.write_text(json.dumps({"source": "s", "base_url": api.base_url, "streams": [stream]}))
         command = [sys.executable, "-c", "from tidemill_core.cli import main; main()", "ingest"]
         run = subprocess.run(
@@ -84,6 +84,8 @@ def test_no_byte_of_them_reaches_the_file_the_log_or_an_error(tmp_path):
         look = subprocess.run([*command, "preview", str(path)], capture_output=True, check=False, timeout=60)
 
     assert (0, 0) == (run.returncode, look.returncode)
+    aside = open_store(f"sqlite:///{file}").rejects("s")
+    assert 3 == len(aside)
     kept = b"".join(each.read_bytes() for each in tmp_path.iterdir() if each != path)
     for text in (run.stdout, run.stderr, look.stdout, look.stderr, kept):
         assert b"hush" not in text.lower()

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from tidemill_core.telemetry import get_logger
@@ -21,8 +22,9 @@ from tidemill_ingest_api.fetching.pages import Page, read_pages
 from tidemill_ingest_api.fetching.partitions import Partition
 from tidemill_ingest_api.http.urls import shown
 from tidemill_ingest_api.paging._base import PlacePaging
+from tidemill_ingest_api.records import exact
 from tidemill_ingest_api.records.flatten import Flattener, Row, compile_stream, field_path
-from tidemill_ingest_api.stores._base import Commit, LoadStatus, PageState, StreamState, Writer
+from tidemill_ingest_api.stores._base import Commit, LoadStatus, PageState, Reject, StreamState, Writer
 
 log = get_logger(__name__)
 
@@ -88,10 +90,16 @@ class StreamLoad:
         self._cursor_at = list(stream.fields).index(stream.cursor.field) if stream.cursor else None
         self._cursor = self.state.cursor
         self._pages: list[PageState] = []
+        self._rejects: dict[str, Reject] = {}
         self._seen: set[str] = set()
         self._reading = Reading(stream.paginate)
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         report.load_id = f"{self._started_at.replace(':', '').replace('-', '')[:19]}-{secrets.token_hex(4)}"
+
+    @property
+    def waiting(self) -> int:
+        """Rows and rejects that are not committed yet."""
+        return len(self.rows) + len(self._rejects)
 
     def enter(self, partition: Partition) -> StreamState:
         """Begin a part: its state, and the values that its records carry."""
@@ -186,6 +194,7 @@ class StreamLoad:
                 load_id=report.load_id,
                 status=status,
                 rows=list(self.rows.values()),
+                rejects=list(self._rejects.values()),
                 pages=self._pages,
                 forget=[key for key in self.state.pages if key not in self._seen] if ends_part else (),
                 cursor=self._cursor if ends_part and self._moves_cursor else None,
@@ -199,7 +208,7 @@ class StreamLoad:
             setattr(report, op, getattr(report, op) + count)
             metrics.RECORDS.labels(source=report.source, stream=report.stream, op=op).inc(count)
         report.version = written.version
-        self.rows, self._pages = {}, []
+        self.rows, self._pages, self._rejects = {}, [], {}
 
     def _add(self, records: Sequence[Any]) -> tuple[str | None, list[tuple[Any, ...]]]:
         greatest: Any = None
@@ -213,7 +222,7 @@ class StreamLoad:
             try:
                 row = flatten(record)
             except RecordRejected as error:
-                self._reject(error)
+                self._reject(error, record)
                 continue
             key = key_of(row)
             keys.append(key)
@@ -227,12 +236,25 @@ class StreamLoad:
             rows[key] = row
         return cursors.stored_text(greatest), keys
 
-    def _reject(self, error: RecordRejected) -> None:
+    def _reject(self, error: RecordRejected, record: Any) -> None:
         if self._stream.on_bad_record == "fail":
             raise error
         self.report.rejected += 1
         metrics.RECORDS.labels(source=self.report.source, stream=self.report.stream, op="rejected").inc()
         log.warning("record_rejected", stream=error.stream, field=error.field, reason=error.reason)
+        if self._stream.on_bad_record == "keep":
+            kept = _reject_of(error, self._compiled.protected(record))
+            self._rejects[kept.digest] = kept
+
+
+def _reject_of(error: RecordRejected, record: Any) -> Reject:
+    """Write down a record that did not fit; one that cannot be written keeps its reason."""
+    try:
+        text: str | None = None if record is None else exact.dumps(record, sort_keys=True).decode()
+    except (TypeError, ValueError, RecursionError):
+        text = None
+    seen = "\n".join([error.field, error.reason, text or ""])
+    return Reject(digest=sha256(seen.encode()).hexdigest(), field=error.field, reason=error.reason, record=text)
 
 
 def _origin(stream: StreamConfig, partition: Partition) -> dict[str, dict[str, str]]:

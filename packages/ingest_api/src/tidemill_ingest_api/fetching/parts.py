@@ -110,7 +110,7 @@ class PartReader:
                     self.stop.raise_if_set()
                 self.load.take(page)
                 count += len(page.records)
-                if len(self.load.rows) >= self.stream.batch_rows:
+                if self.load.waiting >= self.stream.batch_rows:
                     self.load.commit("partial")
                 self.after_page(self.load.report)
                 if full is not None and count >= full:

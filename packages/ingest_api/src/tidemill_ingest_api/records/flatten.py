@@ -35,6 +35,8 @@ class Flattener:
     """Row to primary key."""
     names: tuple[str, ...]
     """Field names in row order, without `_extra` and `_doc`."""
+    protected: Callable[[Any], Any]
+    """A record as it may be shown: its `protect` applied; None for what no rule can be applied to."""
     unmet: Callable[[], tuple[str, ...]]
     """Paths of `protect` that no record had so far."""
 
@@ -72,10 +74,16 @@ def compile_stream(stream: StreamConfig) -> Flattener:
         except (TypeError, RecursionError) as error:
             raise RecordRejected(stream.name, "", f"it cannot be written as JSON: {error}") from None
 
+    def protected(record: Any) -> Any:
+        if protector is None:
+            return record
+        return protector.apply(record) if isinstance(record, dict) else None
+
     return Flattener(
         flatten=flatten,
         key_of=lambda row: tuple(row[index] for index in keys),
         names=names,
+        protected=protected,
         unmet=protector.unmet if protector else tuple,
     )
 

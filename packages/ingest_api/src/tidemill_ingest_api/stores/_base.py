@@ -67,6 +67,24 @@ class StreamState:
     version: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """A record that does not fit its stream, kept aside.
+
+    Attributes:
+        digest: Names the record and its fault, so that the same one is kept once.
+        record: Its JSON text, after `protect`; None where it cannot be written or must not be shown.
+        load_id: The last load that met it.
+    """
+
+    digest: str
+    field: str
+    reason: str
+    record: str | None
+    load_id: str = ""
+    stream: str = ""
+
+
 LoadStatus = Literal["partial", "done"]
 
 
@@ -77,6 +95,7 @@ class Commit:
     load_id: str
     status: LoadStatus
     rows: Sequence[Row] = ()
+    rejects: Sequence[Reject] = ()
     pages: Sequence[PageState] = ()
     forget: Sequence[str] = ()
     cursor: str | None = None
@@ -176,6 +195,9 @@ class Store(Reader, Protocol):
 
     def loads(self, source: str, *, limit: int = 100) -> list[Load]:
         """Read the newest lines of a source's load log, newest first."""
+
+    def rejects(self, source: str, *, limit: int = 100) -> list[Reject]:
+        """Read the records that were kept aside, those of the newest load first."""
 
     def dataset_urn(self, table: TableSpec) -> str:
         """Name the table for lineage."""

@@ -33,6 +33,7 @@ from tidemill_ingest_api.stores._base import (
     Commit,
     Load,
     PageState,
+    Reject,
     StreamState,
     TableSpec,
     Written,
@@ -55,6 +56,9 @@ CREATE TABLE IF NOT EXISTS tidemill_ingest.pages (
   PRIMARY KEY (source, stream, key));
 CREATE TABLE IF NOT EXISTS tidemill_ingest.loads (
   load_id text PRIMARY KEY, source text, stream text, status text, started_at text, finished_at text, facts jsonb);
+CREATE TABLE IF NOT EXISTS tidemill_ingest.rejects (
+  source text, stream text, digest text, field text, reason text, record text, load_id text,
+  PRIMARY KEY (source, stream, digest));
 """
 _UPSERT_PAGE = """
 INSERT INTO tidemill_ingest.pages VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
@@ -64,6 +68,10 @@ _UPSERT_LOAD = """
 INSERT INTO tidemill_ingest.loads VALUES (%s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, finished_at = excluded.finished_at,
   facts = excluded.facts"""
+_UPSERT_REJECT = """
+INSERT INTO tidemill_ingest.rejects VALUES (%s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (source, stream, digest) DO UPDATE SET load_id = excluded.load_id"""
+_REJECT = ("digest", "field", "reason", "record", "load_id", "stream")
 _SELECT_STREAM = "SELECT version, cursor, fingerprint FROM tidemill_ingest.streams WHERE source = %s AND stream = %s"
 _PAGE = ("key", "etag", "last_modified", "next", "records", "cursor")
 _SELECT_PAGES = (
@@ -161,6 +169,14 @@ class PostgresStore:
             for i, s, t, st, a, f, facts in self._query(sql, (source, limit))
         ]
 
+    def rejects(self, source: str, *, limit: int = 100) -> list[Reject]:
+        """Read what was kept aside."""
+        sql = (
+            "SELECT digest, field, reason, record, load_id, stream FROM tidemill_ingest.rejects"
+            ' WHERE source = %s ORDER BY load_id COLLATE "C" DESC, stream, digest LIMIT %s'
+        )
+        return [Reject(**dict(zip(_REJECT, row, strict=True))) for row in self._query(sql, (source, limit))]
+
     def dataset_urn(self, table: TableSpec) -> str:
         """Name the table for lineage."""
         return dataset_urn(self._dsn, table.table)
@@ -230,7 +246,7 @@ class PostgresWriter:
         with self._connection.transaction():
             self._connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('tidemill.ingest.ddl', 0))")
             self._connection.execute("SET LOCAL client_min_messages = warning")
-            if not _one(self._connection, "SELECT to_regclass('tidemill_ingest.loads') IS NOT NULL", ())[0]:
+            if not _one(self._connection, "SELECT to_regclass('tidemill_ingest.rejects') IS NOT NULL", ())[0]:
                 self._connection.execute(_STATE_DDL)  # only where missing: it needs rights that a writer may not have
             is_new = self._prepare_table()
             row = self._connection.execute(_SELECT_STREAM, self._scope).fetchone()
@@ -307,6 +323,11 @@ class PostgresWriter:
                 "UPDATE tidemill_ingest.streams SET version = %s WHERE source = %s AND stream = %s",
                 (written.version, *whole),
             )
+            if commit.rejects:
+                cursor.executemany(
+                    _UPSERT_REJECT,
+                    [(*whole, r.digest, r.field, r.reason, r.record, commit.load_id) for r in commit.rejects],
+                )
             cursor.execute(
                 _UPSERT_LOAD,
                 (

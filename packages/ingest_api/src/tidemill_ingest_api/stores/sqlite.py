@@ -25,6 +25,7 @@ from tidemill_ingest_api.stores._base import (
     Commit,
     Load,
     PageState,
+    Reject,
     StreamState,
     TableSpec,
     Written,
@@ -40,8 +41,12 @@ CREATE TABLE IF NOT EXISTS tidemill_ingest_pages (
   PRIMARY KEY (source, stream, key));
 CREATE TABLE IF NOT EXISTS tidemill_ingest_loads (
   load_id TEXT PRIMARY KEY, source TEXT, stream TEXT, status TEXT, started_at TEXT, finished_at TEXT, facts TEXT);
+CREATE TABLE IF NOT EXISTS tidemill_ingest_rejects (
+  source TEXT, stream TEXT, digest TEXT, field TEXT, reason TEXT, record TEXT, load_id TEXT,
+  PRIMARY KEY (source, stream, digest));
 """
 _POLL_S = 0.05
+_REJECT = ("digest", "field", "reason", "record", "load_id", "stream")
 _PAGE = ("key", "etag", "last_modified", "next", "records", "cursor")
 
 
@@ -147,6 +152,15 @@ class SqliteStore:
             Load(load_id=i, source=s, stream=t, status=st, started_at=a, finished_at=f, facts=orjson.loads(facts))
             for i, s, t, st, a, f, facts in texts
         ]
+
+    def rejects(self, source: str, *, limit: int = 100) -> list[Reject]:
+        """Read what was kept aside."""
+        sql = (
+            "SELECT digest, field, reason, record, load_id, stream FROM tidemill_ingest_rejects"
+            " WHERE source = ? ORDER BY load_id DESC, stream, digest LIMIT ?"
+        )
+        texts = ([v.decode() if isinstance(v, bytes) else v for v in row] for row in self._query(sql, (source, limit)))
+        return [Reject(**dict(zip(_REJECT, row, strict=True))) for row in texts]
 
     def dataset_urn(self, table: TableSpec) -> str:
         """Name the table for lineage."""
@@ -277,6 +291,10 @@ class SqliteWriter:
         execute(
             "UPDATE tidemill_ingest_streams SET version = ? WHERE source = ? AND stream = ?",
             (written.version, *whole),
+        )
+        many(
+            "INSERT OR REPLACE INTO tidemill_ingest_rejects VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(*whole, each.digest, each.field, each.reason, each.record, commit.load_id) for each in commit.rejects],
         )
         execute(
             "INSERT OR REPLACE INTO tidemill_ingest_loads VALUES (?, ?, ?, ?, ?, ?, ?)",

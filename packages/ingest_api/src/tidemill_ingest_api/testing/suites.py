@@ -16,7 +16,7 @@ import pytest
 from tidemill_ingest_api.config import StreamConfig
 from tidemill_ingest_api.errors import SchemaConflict, StoreBusy
 from tidemill_ingest_api.records.flatten import Row, compile_stream
-from tidemill_ingest_api.stores._base import Commit, PageState, Store, TableSpec
+from tidemill_ingest_api.stores._base import Commit, PageState, Reject, Store, TableSpec
 from tidemill_ingest_api.stores.query import Filter, Select, apply_cursor, build_filter, parse_order, sign_cursor
 
 STREAM = StreamConfig(
@@ -149,6 +149,18 @@ class StoreSuite:
             state = writer.enter("a")
 
         assert state.cursor is None
+
+    def test_rejects_are_kept_once_each_with_their_last_load(self, store: Store) -> None:
+        one = Reject(digest="1", field="heat", reason="no number", record='{"heat":"\\u0000x"}')
+        other = Reject(digest="2", field="", reason="no object", record=None)
+        with store.writer(SPEC) as writer:
+            writer.commit(commit_of(record("x", 1), rejects=[one]))
+            writer.commit(commit_of(load_id="2", rejects=[one, other]))
+
+        found = store.rejects("suite")
+        assert [("1", one.record, "2"), ("2", None, "2")] == [(r.digest, r.record, r.load_id) for r in found]
+        assert {each.stream for each in found} == {"things"}
+        assert store.rejects("other") == []
 
     def test_a_commit_that_fails_leaves_nothing(self, store: Store) -> None:
         page = PageState(key="/p", etag='"e"', last_modified=None, next=None, records=1)
