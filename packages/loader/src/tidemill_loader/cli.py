@@ -81,6 +81,8 @@ def plan(files: Sequence[str], config: Path | None, *, as_json: bool, **given: A
         for task in made.tasks:
             rows = "" if task.unit.rows is None else f"{task.unit.rows:,} rows, "
             click.echo(f"-- {task.name}: {rows}{task.unit.size_bytes:,} bytes")
+        for url in made.hidden:
+            click.echo(f"-- {url}: hidden, passed over")
 
 
 @load.command()

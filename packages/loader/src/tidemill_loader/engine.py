@@ -94,8 +94,9 @@ def plan_load(config: LoadConfig, *, opener: Opener = open_store) -> Plan:
         SchemaConflict: The files disagree about a column.
     """
     facts = []
+    hidden: list[str] = []
     try:
-        sources = find_files(config.files, opener=opener, hive=config.hive)
+        sources = find_files(config.files, opener=opener, hive=config.hive, on_hidden=hidden.append)
     except SourceMissing:
         if not config.allow_empty:
             raise
@@ -107,7 +108,9 @@ def plan_load(config: LoadConfig, *, opener: Opener = open_store) -> Plan:
             readers[name] = FORMATS.get(name)(config)
         reader = readers[name]
         facts.append(FileFacts(source=source, format=name, schema=reader.schema(source), units=reader.units(source)))
-    return make_plan(config, facts)
+    if hidden:
+        log.info("hidden_files_passed_over", table=config.table, files=len(hidden), example=hidden[0])
+    return make_plan(config, facts, hidden=hidden)
 
 
 def run_load(

@@ -12,6 +12,8 @@ LoadError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tidemill_core.errors import PermanentError, TidemillError, TransientError
 
 
@@ -22,9 +24,15 @@ class LoadError(TidemillError):
 class SourceMissing(LoadError, PermanentError):
     """No file matches what was asked for."""
 
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        super().__init__(f"no file matches {pattern}; set `allow_empty` if that is all right")
+    def __init__(self, pattern: str, hidden: Sequence[str] = ()) -> None:
+        self.pattern, self.hidden = pattern, hidden
+        passed = ""
+        if hidden:
+            passed = (
+                f" but {len(hidden)} hidden ones, such as {hidden[0]}, which are passed over unless the pattern's part"
+                " begins with `_` or `.`, too"
+            )
+        super().__init__(f"no file matches {pattern}{passed}; set `allow_empty` if that is all right")
 
 
 class SourceUnreadable(LoadError, PermanentError):

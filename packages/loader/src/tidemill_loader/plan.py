@@ -65,6 +65,8 @@ class Plan:
     tasks: Sequence[Task]
     generation: str = field(default="")
     """Fingerprint of the files and of all that shapes their rows."""
+    hidden: Sequence[str] = ()
+    """URLs of files that match, but are passed over because they are hidden."""
 
     @property
     def ddl(self) -> str:
@@ -83,7 +85,7 @@ class Plan:
         return sum(file.size_bytes for file in self.files)
 
 
-def make_plan(config: LoadConfig, facts: Sequence[FileFacts]) -> Plan:
+def make_plan(config: LoadConfig, facts: Sequence[FileFacts], *, hidden: Sequence[str] = ()) -> Plan:
     """Plan a load of files whose facts are known.
 
     Raises:
@@ -110,6 +112,7 @@ def make_plan(config: LoadConfig, facts: Sequence[FileFacts]) -> Plan:
         names=names,
         tasks=tasks,
         generation=_generation(config, files, types),
+        hidden=hidden,
     )
 
 

@@ -110,27 +110,38 @@ class _Ranges(io.RawIOBase):
             raise SourceChanged(source.url, "was rewritten while it was loaded; run the load again") from error
 
 
-def find_files(patterns: Sequence[str], *, opener: Opener = open_store, hive: bool = True) -> list[SourceFile]:
+def find_files(
+    patterns: Sequence[str],
+    *,
+    opener: Opener = open_store,
+    hive: bool = True,
+    on_hidden: Callable[[str], None] | None = None,
+) -> list[SourceFile]:
     """List the files that match, each once, in the order of the patterns and by name within one.
 
     Args:
         patterns: Paths or URLs of files, folders or patterns.
         opener: Opens a store by URL.
         hive: Read ``key=value`` folders.
+        on_hidden: Hears the URL of each file that is passed over because it, or a folder of it, is hidden.
 
     Raises:
-        SourceMissing: A pattern matches nothing.
+        SourceMissing: A pattern matches nothing, or nothing but hidden files.
     """
     found: dict[str, SourceFile] = {}
     for pattern in patterns:
-        matches = {each.url: each for each in _matches(pattern, opener, hive=hive)}
+        hidden: list[str] = []
+        matches = {each.url: each for each in _matches(pattern, opener, hidden, hive=hive)}
         if not matches:
-            raise SourceMissing(pattern)
+            raise SourceMissing(pattern, hidden)
+        if on_hidden is not None:
+            for url in hidden:
+                on_hidden(url)
         found.update({url: each for url, each in matches.items() if url not in found})
     return list(found.values())
 
 
-def _matches(pattern: str, opener: Opener, *, hive: bool) -> Iterator[SourceFile]:
+def _matches(pattern: str, opener: Opener, hidden: list[str], *, hive: bool) -> Iterator[SourceFile]:
     head, tail = split_pattern(pattern)
     if tail and not _WILD.search(tail):
         store = opener(_url(head))
@@ -142,11 +153,28 @@ def _matches(pattern: str, opener: Opener, *, hive: bool) -> Iterator[SourceFile
             yield _source(store, info, store.uri(tail), hive=hive)
             return
     store = opener(_url(head))
-    wanted = re.compile(glob_regex(tail)) if tail else None
+    wanted = re.compile(glob_regex(tail) if tail else ".*", re.DOTALL)
     for info in store.list(_listing_prefix(tail)):
-        hidden = any(part.startswith((".", "_")) for part in info.key.split("/"))
-        if wanted.fullmatch(info.key) if wanted else not hidden:
+        if not wanted.fullmatch(info.key):
+            continue
+        if is_hidden(info.key, tail):
+            hidden.append(store.uri(info.key))
+        else:
             yield _source(store, info, f"{store.url.rstrip('/')}/", hive=hive)
+
+
+def is_hidden(key: str, pattern: str) -> bool:
+    """Tell whether a file is a tool's own: it or a folder of it begins with ``.`` or ``_``.
+
+    ``_SUCCESS``, ``.part-0.parquet.crc``, ``._a.csv`` (of macOS) and ``_temporary/`` are; ``_year=2013/`` is
+    a key. A part of the pattern that itself begins so (``_exports/*.csv``, ``_*.csv``) means such files.
+    """
+    meant = [re.compile(glob_regex(part), re.DOTALL) for part in pattern.split("/") if part.startswith((".", "_"))]
+    for part in key.split("/"):
+        marked = part.startswith(".") or (part.startswith("_") and "=" not in part)
+        if marked and not any(each.fullmatch(part) for each in meant):
+            return True
+    return False
 
 
 def _source(store: ObjectStore, info: ObjectInfo, dataset: str, *, hive: bool) -> SourceFile:

@@ -5,15 +5,17 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tidemill_core.errors import ConfigError
 from tidemill_core.storage import open_store
+from tidemill_loader.cli import load
 from tidemill_loader.config import LoadConfig
 from tidemill_loader.copy import decoded_ahead
 from tidemill_loader.engine import plan_load
-from tidemill_loader.errors import SchemaConflict
+from tidemill_loader.errors import SchemaConflict, SourceMissing
 from tidemill_loader.formats import format_for
 from tidemill_loader.formats.json import as_text, parse
 from tidemill_loader.rejects import actual_row
@@ -238,3 +240,48 @@ def test_an_interrupt_raised_in_the_callers_thread_stops_the_workers():
 
     assert len(caught) == 1
     assert halt.is_set
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("", ["a.csv", "_year=2013/b.csv"]),
+        ("**/*.csv", ["a.csv", "_year=2013/b.csv"]),
+        ("_exports/*.csv", ["c.csv"]),
+        ("_exp*/*.csv", ["_exports/c.csv"]),
+        ("_*.csv", ["_d.csv"]),
+        ("**/.*", ["._a.csv", ".a.csv.crc"]),
+    ],
+)
+def test_hidden_files_are_passed_over_and_said_unless_the_pattern_means_them(tmp_path, pattern, found):
+    names = ["a.csv", "_SUCCESS", ".a.csv.crc", "._a.csv", "_d.csv", "_exports/c.csv", "_temporary/0/e.csv"]
+    for name in [*names, "_year=2013/b.csv"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("id\n1\n")
+    hidden = []
+
+    sources = find_files([f"{tmp_path}/{pattern}" if pattern else str(tmp_path)], on_hidden=hidden.append)
+
+    assert sorted(found) == sorted(each.key for each in sources)
+    if pattern in ("", "**/*.csv"):
+        said = {name for name in names[1:] if any(url.endswith(f"/{name}") for url in hidden)}
+        assert said == {name for name in names[1:] if not pattern or name.endswith(".csv")}
+
+
+def test_a_pattern_of_nothing_but_hidden_files_says_so(tmp_path):
+    (tmp_path / "_a.csv").write_text("id\n1\n")
+
+    with pytest.raises(SourceMissing, match=r"but 1 hidden ones, such as file://.*_a\.csv"):
+        find_files([f"{tmp_path}/*.csv"])
+
+
+def test_the_plan_names_what_it_passes_over(tmp_path):
+    for name in ("a.csv", "._a.csv"):
+        (tmp_path / name).write_text("id\n1\n")
+
+    plan = plan_load(LoadConfig(files=f"{tmp_path}/*.csv", table="t"))
+
+    assert [task.source.key for task in plan.tasks] == ["a.csv"]
+    assert [url.rpartition("/")[2] for url in plan.hidden] == ["._a.csv"]
+    shown = CliRunner().invoke(load, ["plan", f"{tmp_path}/*.csv", "--table", "t"])
+    assert "/._a.csv: hidden, passed over" in shown.output
