@@ -254,3 +254,21 @@ def test_metrics_are_named_by_their_package(package):
 
     assert names
     assert [] == [name for name in names if not name.startswith(f"tidemill_{package}_")]
+
+
+RESULTS = [
+    "tidemill_loader.engine:LoadResult",
+    "tidemill_stream.running.draining:DrainResult",
+    "tidemill_sync.result:SyncResult",
+    "tidemill_sync.verification:VerifyReport",
+]
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_is_frozen_and_says_itself_as_values_and_in_a_sentence(name):
+    module, kind = name.split(":")
+    result = getattr(importlib.import_module(module), kind)
+
+    assert result.__dataclass_params__.frozen
+    assert callable(result.as_dict)
+    assert callable(result.sentence)

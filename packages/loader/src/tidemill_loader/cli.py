@@ -61,7 +61,7 @@ def run(files: Sequence[str], config: Path | None, *, force: bool, quiet: bool, 
             if as_json:
                 emit_line(result)
             else:
-                click.echo(_sentence(result))
+                click.echo(result.sentence())
 
 
 @load.command()
@@ -188,17 +188,6 @@ def _progress(*, quiet: bool) -> Any:
     if quiet:
         return nullcontext(NoProgress())
     return BarProgress() if is_terminal() else nullcontext(LogProgress())
-
-
-def _sentence(result: Any) -> str:
-    if result.unchanged:
-        return f"{result.table}: unchanged, {result.total_rows:,} rows of {result.files} files are loaded already"
-    text = f"{result.table}: {result.rows:,} rows loaded from {result.units} units in {result.seconds:.1f} s"
-    if result.units_skipped:
-        text += f", {result.units_skipped} units were loaded already"
-    if result.total_rejected:
-        text += f", {result.total_rejected:,} rows rejected (tidemill load rejects {result.table})"
-    return text
 
 
 def _plan_facts(plan: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tidemill_core.lifecycle import StopToken
@@ -83,6 +83,21 @@ class LoadResult:
     columns: Mapping[str, str]
     planned: Mapping[str, str]
     version: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """Say it in one line, for people."""
+        if self.unchanged:
+            return f"{self.table}: unchanged, {self.total_rows:,} rows of {self.files} files are loaded already"
+        text = f"{self.table}: {self.rows:,} rows loaded from {self.units} units in {self.seconds:.1f} s"
+        if self.units_skipped:
+            text += f", {self.units_skipped} units were loaded already"
+        if self.total_rejected:
+            text += f", {self.total_rejected:,} rows rejected (tidemill load rejects {self.table})"
+        return text
 
 
 def plan_load(config: LoadConfig, *, opener: Opener = open_store) -> Plan:

@@ -73,14 +73,7 @@ def drain(config: Path, only: tuple[str, ...], takeover: bool, as_json: bool) ->
         emit(results, as_json=True)
         return
     for result in results:
-        if not result.did_work:
-            click.echo(f"{result.pipeline}: nothing new, {result.totals.consumed} records were processed before")
-            continue
-        done = result.done
-        click.echo(
-            f"{result.pipeline}: {done.consumed} records in {result.seconds:.1f} s: {done.rows} rows, "
-            f"{done.filtered} filtered, {done.invalid} invalid, {done.late} late, {done.windows} windows"
-        )
+        click.echo(result.sentence())
 
 
 @stream.command()

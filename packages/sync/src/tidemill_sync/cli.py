@@ -95,12 +95,9 @@ def run(*, as_json: bool, dry_run: bool, **options: Any) -> None:
 
 def _print_result(result: SyncResult, *, as_json: bool) -> None:
     if as_json:
-        emit(result.facts(), as_json=True)
+        emit(result, as_json=True)
         return
-    click.echo(
-        f"{result.copied} copied, {result.replaced} replaced, {result.adopted} found equal, "
-        f"{result.skipped} unchanged, {result.deleted} deleted; {result.bytes} bytes in {result.seconds:.1f} s"
-    )
+    click.echo(result.sentence())
 
 
 @sync.command()
@@ -192,14 +189,11 @@ def verify(*, as_json: bool, content: bool, **options: Any) -> None:
     with stop_on_signals() as stop:
         report = run_verify(config, content=content, stop=stop)
     if as_json:
-        emit(report.facts(), as_json=True)
+        emit(report, as_json=True)
     else:
         for each in report.differences:
             click.echo(f"{each.kind}\t{each.key}\t{each.reason}")
-        click.echo(
-            f"{report.same} same ({report.read} read), {report.missing} missing, "
-            f"{report.different} different, {report.extra} extra"
-        )
+        click.echo(report.sentence())
     if not (report.is_exact if config.prune else report.is_complete):
         sys.exit(1)
 

@@ -127,7 +127,7 @@ def recorded(session: Session, run: Callable[[Session], None]) -> SyncResult:
                 state=state,
                 started_at=started_at,
                 ended_at=ended_at,
-                result=_result(session, run_id, time.monotonic() - began).facts(),
+                result=_result(session, run_id, time.monotonic() - began).as_dict(),
             )
         )
 
@@ -143,7 +143,7 @@ def recorded(session: Session, run: Callable[[Session], None]) -> SyncResult:
         record(state, time.time())
         metrics.observe(session.counts, state, time.monotonic() - began)
     result = _result(session, run_id, time.monotonic() - began)
-    log.info("sync_done", **{name: value for name, value in result.facts().items() if value})
+    log.info("sync_done", **{name: value for name, value in result.as_dict().items() if value})
     _announce(result)
     return result
 

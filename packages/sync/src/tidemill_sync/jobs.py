@@ -45,7 +45,7 @@ class Job:
     result: dict[str, Any] | None
     error: str | None
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All of it as plain values, without secrets."""
         return {
             "job_id": self.job_id,

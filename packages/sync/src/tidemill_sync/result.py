@@ -68,9 +68,16 @@ class SyncResult:
         """Objects of the target that the run wrote or deleted."""
         return self.copied + self.replaced + self.deleted
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {**asdict(self), "seconds": round(self.seconds, 3)}
+
+    def sentence(self) -> str:
+        """Say it in one line, for people."""
+        return (
+            f"{self.copied} copied, {self.replaced} replaced, {self.adopted} found equal, "
+            f"{self.skipped} unchanged, {self.deleted} deleted; {self.bytes} bytes in {self.seconds:.1f} s"
+        )
 
 
 class Progress(Protocol):

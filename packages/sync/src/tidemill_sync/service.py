@@ -160,7 +160,7 @@ class SyncService:
             self.store.finish(job.job_id, "failed", error=f"{type(error).__name__}: {error}")
             log.exception("job_broken", job=job.job_id)
         else:
-            self.store.finish(job.job_id, "done", result=result.facts())
+            self.store.finish(job.job_id, "done", result=result.as_dict())
 
 
 def check_allowed(url: str, allowed: Iterable[str]) -> None:

@@ -55,9 +55,16 @@ class VerifyReport:
         """Whether the target holds that and nothing else."""
         return self.is_complete and not self.extra
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
         return asdict(self)
+
+    def sentence(self) -> str:
+        """Say it in one line, for people."""
+        return (
+            f"{self.same} same ({self.read} read), {self.missing} missing, "
+            f"{self.different} different, {self.extra} extra"
+        )
 
 
 def verify(

@@ -74,7 +74,7 @@ def _run(context: dg.AssetExecutionContext, load: "AssetLoad", key: dg.AssetKey)
             job=f"load/{key.to_user_string()}",
             asset_key=key.to_user_string(),
         )
-    context.log.info(_sentence(result))
+    context.log.info(result.sentence())
     return dg.MaterializeResult(
         asset_key=key,
         metadata=_metadata(context, load, result),
@@ -138,10 +138,3 @@ def _checks(result: "LoadResult", key: dg.AssetKey) -> Sequence[dg.AssetCheckRes
         asset_key=key, check_name=SCHEMA_CHECK, passed=not missing, metadata={"missing_columns": missing}
     )
     return [rows, schema]
-
-
-def _sentence(result: "LoadResult") -> str:
-    if result.unchanged:
-        return f"{result.table} is unchanged: its {result.files} files are loaded already"
-    skipped = f", {result.units_skipped} units were loaded already" if result.units_skipped else ""
-    return f"{result.rows} rows into {result.table}, {result.total_rejected} rejected{skipped}"

@@ -108,7 +108,7 @@ def build_drain(config: StreamDrainConfig, plan: Plan) -> dg.AssetsDefinition:
             servers = bootstrap_of(config.pipeline, context.resources)
             result = drain(connected, servers, sinks, takeover=config.takeover, asset_keys=names)
             held = verify(plan, sinks)
-        context.log.info(_said(result))
+        context.log.info(result.sentence())
         for name, key in keys.items():
             metadata = output_metadata(plan, name, result.totals, _facts(result, name))
             checks = _checks(result, held) if key == first else []
@@ -150,16 +150,6 @@ def _facts(result: DrainResult, output: str) -> dict[str, Any]:
         "invalid_by_reason": dict(result.reasons) or None,
         "restarted_topics": list(result.restarted) or None,
     }
-
-
-def _said(result: DrainResult) -> str:
-    if not result.did_work:
-        return f"nothing new: all {result.totals.consumed} records were processed before"
-    done = result.done
-    return (
-        f"{done.consumed} records in {result.seconds:.1f} s: {done.rows} rows, {done.filtered} filtered, "
-        f"{done.invalid} invalid, {done.late} late, {done.windows} windows closed"
-    )
 
 
 def _op_name(pipeline: str) -> str:

@@ -78,6 +78,16 @@ class DrainResult:
         """Records before the fixed ends that were not processed: 0 after a drain that ended well."""
         return sum(each.lag for each in self.partitions)
 
+    def sentence(self) -> str:
+        """Say it in one line, for people."""
+        if not self.did_work:
+            return f"{self.pipeline}: nothing new, {self.totals.consumed} records were processed before"
+        done = self.done
+        return (
+            f"{self.pipeline}: {done.consumed} records in {self.seconds:.1f} s: {done.rows} rows, "
+            f"{done.filtered} filtered, {done.invalid} invalid, {done.late} late, {done.windows} windows"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The result as plain values."""
         return {

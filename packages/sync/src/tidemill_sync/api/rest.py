@@ -32,22 +32,22 @@ def create_app(service: SyncService) -> FastAPI:
     @app.post("/jobs", status_code=202, dependencies=guarded)
     def submit(config: SyncConfig) -> dict[str, Any]:
         """Queue a mirror."""
-        return service.submit(config).facts()
+        return service.submit(config).as_dict()
 
     @app.get("/jobs", dependencies=guarded)
     def jobs(state: State | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
         """List jobs, newest first."""
-        return [job.facts() for job in service.store.jobs(state=state, limit=limit)]
+        return [job.as_dict() for job in service.store.jobs(state=state, limit=limit)]
 
     @app.get("/jobs/{job_id}", dependencies=guarded)
     def job(job_id: str) -> dict[str, Any]:
         """Show one job."""
-        return service.store.get(job_id).facts()
+        return service.store.get(job_id).as_dict()
 
     @app.post("/jobs/{job_id}/cancel", status_code=202, dependencies=guarded)
     def cancel(job_id: str) -> dict[str, Any]:
         """Cancel a job."""
-        return service.cancel(job_id).facts()
+        return service.cancel(job_id).as_dict()
 
     @app.post("/events", status_code=202, dependencies=guarded)
     def events(document: Annotated[Any, Depends(_json)]) -> dict[str, Any]:

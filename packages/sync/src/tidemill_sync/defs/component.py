@@ -106,8 +106,7 @@ def sync_in_dagster(context: dg.AssetExecutionContext, config: SyncAssetConfig) 
         report = None
         if config.check != "off":
             report = verify(config, content=config.check == "content", source=source, target=target)
-    said = f"{result.copied} copied, {result.replaced} replaced, {result.deleted} deleted"
-    context.log.info(f"{result.target}: {said}, {result.skipped + result.adopted} unchanged")  # noqa: G004  # shown as text
+    context.log.info(f"{result.target}: {result.sentence()}")  # noqa: G004  # shown as text
     return dg.MaterializeResult(
         metadata=_metadata(result, report),
         check_results=[] if report is None else [_checked(config, report)],
