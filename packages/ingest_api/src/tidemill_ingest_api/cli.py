@@ -187,7 +187,7 @@ def status(config: str, store: str | None, limit: int, *, as_json: bool) -> None
 @ingest.command()
 @CONFIG
 @STORE
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Records to show.")
+@click.option("--limit", default=100, show_default=True, type=Bounded(1), help="Records to show.")
 def rejects(config: str, store: str | None, limit: int) -> None:
     """Print the records that were kept aside because they do not fit (on_bad_record: keep), as JSON lines."""
     from tidemill_ingest_api.fetching.runs import opened, store_url
