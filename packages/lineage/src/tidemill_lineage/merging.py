@@ -28,6 +28,8 @@ Subject = tuple[str, str, str]
 EDGES, TOUCHED, COLUMNS, ASSET = "edges", "touched", "columns", "asset"
 
 Key = tuple[str, ...]
+READ: Key = ("read",)
+"""Behind a column's name: a reader told it, in the words of its own library."""
 Body = Mapping[Key, tuple[float | int | str, ...]]
 """What is said; a column's value is where it was first placed and when its type was last told."""
 
@@ -62,15 +64,17 @@ def facts(run: Run) -> Iterator[tuple[Subject, Entry]]:
     for target, body in said.items():
         yield (EDGES, run.job, target), Entry(run=run.id, at=run.ended_at, body=body)
     yield (TOUCHED, run.job, run.id), Entry(run=run.id, at=run.ended_at, body=touched)
-    for each in (*run.reads, *run.writes):
-        yield from _described(each, run)
+    for each in run.reads:
+        yield from _described(each, run, READ)
+    for each in run.writes:
+        yield from _described(each, run, ())
 
 
-def _described(dataset: Dataset, run: Run) -> Iterator[tuple[Subject, Entry]]:
+def _described(dataset: Dataset, run: Run, role: Key) -> Iterator[tuple[Subject, Entry]]:
     urn = stable_urn(dataset.urn)
     if dataset.columns:
         body: dict[Key, tuple[float | int | str, ...]] = {
-            (each.name,): (run.ended_at, place, run.ended_at if each.type else -1.0, each.type)
+            (each.name, *role): (run.ended_at, place, run.ended_at if each.type else -1.0, each.type)
             for place, each in enumerate(dataset.columns)
         }
         yield (COLUMNS, urn, ""), Entry(run=run.id, at=run.ended_at, body=body)
@@ -93,7 +97,16 @@ def united(known: Iterable[Entry], more: Iterable[Entry]) -> tuple[Entry, ...]:
     for entry in (*known, *more):
         old = found.get(entry.run)
         found[entry.run] = entry if old is None else _added(old, entry)
-    return tuple(sorted(found.values(), key=lambda entry: (entry.at, entry.run), reverse=True)[:KEPT_RUNS])
+    newest = sorted(found.values(), key=lambda entry: (entry.at, entry.run), reverse=True)
+    # many readers may follow one writer: what it told is kept however many they are
+    written = next((entry for entry in newest if _is_written(entry)), None) if len(newest) > KEPT_RUNS else None
+    kept = newest[:KEPT_RUNS]
+    return tuple(kept if written is None or written in kept else [*kept, written])
+
+
+def _is_written(entry: Entry) -> bool:
+    """Whether it is of columns, and a writer told it."""
+    return any(len(key) == 1 for key in entry.body)
 
 
 def _added(old: Entry, new: Entry) -> Entry:
@@ -202,16 +215,36 @@ def _edge(key: Key, target: DatasetUrn, job: str, entry: Entry, names: Mapping[D
 
 
 def columns_in_force(entries: Iterable[Entry]) -> tuple[tuple[str, str], ...]:
-    """Read a COLUMNS subject: the newest run's names in order, each with the newest type that is known."""
+    """Read a COLUMNS subject: names and types as the last writer told them.
+
+    What a reader says, in its own library's words, counts where no writer told anything: of a dataset
+    that nobody here writes, for columns added behind the writer's back, for types that it did not know.
+    """
     told = list(entries)
-    if not told:
-        return ()
-    placed = sorted(told[0].body, key=lambda key: (told[0].body[key][:2], key))
-    return tuple((key[0], _type(key, told)) for key in placed)
+    written, read = ([_of_role(entry, role) for entry in told] for role in ((), READ))
+    last, seen = _first(written), _first(read)
+    names = sorted(last, key=lambda name: (last[name][:2], name))
+    written_at = max((last[name][0] for name in names), default=-1.0)
+    names += sorted(
+        (name for name in seen if name not in last and seen[name][0] > written_at),  # type: ignore[operator]
+        key=lambda name: (seen[name][:2], name),
+    )
+    return tuple((name, _type(name, written) or _type(name, read)) for name in names)
 
 
-def _type(key: Key, told: Iterable[Entry]) -> str:
-    return next((str(entry.body[key][3]) for entry in told if key in entry.body and entry.body[key][3]), "")
+Told = Mapping[str, tuple[float | int | str, ...]]
+
+
+def _of_role(entry: Entry, role: Key) -> Told:
+    return {key[0]: value for key, value in entry.body.items() if key[1:] == role}
+
+
+def _first(told: Iterable[Told]) -> Told:
+    return next((each for each in told if each), {})
+
+
+def _type(name: str, told: Iterable[Told]) -> str:
+    return next((str(each[name][3]) for each in told if name in each and each[name][3]), "")
 
 
 def asset_in_force(entries: Iterable[Entry]) -> str:

@@ -20,7 +20,7 @@ from tidemill_lineage.emitters import neo4j as neo4j_emitter
 from tidemill_lineage.emitters.neo4j import Neo4jEmitter
 from tidemill_lineage.errors import EmitterDown
 from tidemill_lineage.graph import Graph, merge
-from tidemill_lineage.model import Dataset, Run, column_urn
+from tidemill_lineage.model import Column, Dataset, Run, column_urn
 
 CATALOG = {"orders": {"id": "int", "cust": "int", "amount": "int"}, "customers": {"id": "int", "name": "text"}}
 SQL = """
@@ -124,6 +124,21 @@ def test_more_columns_than_one_batch_are_all_written(emitter: Neo4jEmitter, ask:
     emitter.emit([declare(job="wide", output="pg://db/out", columns=wide)])
 
     assert ask("MATCH (:Column)-[d:DERIVES]->(:Column) RETURN count(d)") == [[2_500]]
+
+
+def test_the_writers_type_wins_over_a_readers_in_any_order(emitter: Neo4jEmitter, ask: Any) -> None:
+    def told(how: str, at: float, kind: str) -> Run:
+        table = Dataset(urn="pg://db/typed", columns=(Column(name="a", type=kind),))
+        return Run(id=f"{how}{at}", job=how, ended_at=at, **{how: (table,)})  # type: ignore[arg-type]
+
+    for batch in ([told("reads", 5, "Int64")], [told("writes", 2, "int4"), told("reads", 9, "Int32")]):
+        emitter.emit(batch)
+    assert ask("MATCH (c:Column {urn: 'pg://db/typed#a'}) RETURN c.type") == [["int4"]]
+
+    emitter.emit([told("writes", 3, "int8")])
+    emitter.emit([told("writes", 1, "int2")])
+
+    assert ask("MATCH (c:Column {urn: 'pg://db/typed#a'}) RETURN c.type") == [["int8"]]
 
 
 def test_a_name_with_quotes_and_emoji_stays_data(emitter: Neo4jEmitter, ask: Any) -> None:

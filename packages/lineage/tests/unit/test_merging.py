@@ -198,3 +198,66 @@ def test_a_hash_sign_may_be_part_of_a_datasets_name() -> None:
 
     assert graph.upstream("t://o") == ["file:///odd#name.csv"]
     assert graph.downstream("file:///odd#name.csv#a") == ["t://o#a"]
+
+
+def told_columns(told: list[tuple[str, str, float, dict[str, str]]]) -> list[Run]:
+    """Runs of (run, reads or writes, time, columns) of one table."""
+    return [
+        Run(id=run, job=how, ended_at=at, **{how: (  # type: ignore[arg-type]
+            Dataset(urn="pg://db/t", columns=tuple(Column(name=n, type=t) for n, t in columns.items())),)})
+        for run, how, at, columns in told
+    ]  # fmt: skip
+
+
+READER_LAST = [("1", "writes", 1.0, {"a": "int8", "b": "text"}), ("1", "reads", 2.0, {"a": "Int64", "b": "String"})]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        pytest.param(READER_LAST, {"a": "int8", "b": "text"}, id="the same run reads what it wrote"),
+        pytest.param([*READER_LAST, ("2", "reads", 3.0, {"b": "String"})], {"a": "int8", "b": "text"}, id="a part"),
+        pytest.param(
+            [("1", "writes", 1.0, {"a": "", "b": "text"}), ("2", "reads", 2.0, {"a": "Int64", "b": "String"})],
+            {"a": "Int64", "b": "text"},
+            id="a type that the writer did not know",
+        ),
+        pytest.param(
+            [("1", "reads", 1.0, {"a": "Int64"}), ("2", "reads", 2.0, {"a": "Int32"})], {"a": "Int32"}, id="no writer"
+        ),
+        pytest.param([*READER_LAST, ("2", "writes", 3.0, {"b": "json"})], {"b": "json"}, id="a newer writer"),
+        pytest.param(
+            [*READER_LAST, ("2", "reads", 3.0, {"a": "Int64", "c": "Date"})],
+            {"a": "int8", "b": "text", "c": "Date"},
+            id="a column added behind the writer's back",
+        ),
+        pytest.param(
+            [("1", "reads", 1.0, {"a": "Int64", "old": "Date"}), ("1", "writes", 2.0, {"a": "int8"})],
+            {"a": "int8"},
+            id="a column that the writer dropped",
+        ),
+        pytest.param(
+            [
+                ("0", "writes", 0.0, {"a": "int8"}),
+                *((f"r{n}", "reads", float(n), {"a": "Int64"}) for n in range(1, 40)),
+            ],
+            {"a": "int8"},
+            id="many readers after one writer",
+        ),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_writers_columns_and_types_win_over_a_readers(
+    told: list[tuple[str, str, float, dict[str, str]]], expected: dict[str, str], seed: int
+) -> None:
+    runs_in_some_order = random.Random(seed).sample(told_columns(told), len(told))
+    graph, store = Graph(), StoredGraph(None)
+
+    for run in runs_in_some_order:
+        graph = merge(parse_graph(dump_graph(graph)), [run])
+        store.add([run])
+
+    found = graph.datasets["pg://db/t"]
+    assert expected == {each.name: each.type for each in found.columns}
+    assert found == store.dataset("pg://db/t")
+    store.close()

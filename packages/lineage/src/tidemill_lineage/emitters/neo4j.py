@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import neo4j
 
 _SCHEMES = frozenset(f"{name}{safety}" for name in ("bolt", "neo4j") for safety in ("", "+s", "+ssc"))
+_WRITERS = 1e12
+"""Added to the time at which a writer told a type, so that it is later than any reader's."""
 _ROWS = 2_000
 """Rows per UNWIND; one transaction each."""
 
@@ -57,7 +59,8 @@ _COLUMNS = """
 UNWIND $rows AS row MATCH (d:Dataset {urn: row.dataset})
 MERGE (c:Column {urn: row.urn}) ON CREATE SET c.name = row.name
 MERGE (d)-[:HAS]->(c)
-WITH c, row WHERE row.type <> '' AND coalesce(c.type, '') <> row.type SET c.type = row.type
+WITH c, row WHERE row.type <> '' AND (row.told > coalesce(c.told, -1.0) OR row.told = c.told AND row.type > c.type)
+SET c.type = row.type, c.told = row.told
 """
 _RUNS = """
 UNWIND $rows AS row MERGE (j:Job {name: row.job})
@@ -349,18 +352,22 @@ def _datasets(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
 
 
 def _columns(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
-    types: dict[tuple[str, str], str] = {}
-    for run in sorted(runs, key=lambda run: run.ended_at):
+    """Yield columns with the type that was told last, a writer's before any reader's (see `merging`)."""
+    types: dict[tuple[str, str], tuple[float, str]] = {}
+    for run in runs:
         if run.state == "FAIL":
             continue
-        for each in (*run.reads, *run.writes):
-            types |= {(each.urn, c.name): c.type or types.get((each.urn, c.name), "") for c in each.columns}
+        for datasets, rank in ((run.reads, 0.0), (run.writes, _WRITERS)):
+            for each in datasets:
+                for c in each.columns:
+                    told = (run.ended_at + rank, c.type) if c.type else (-1.0, "")
+                    types[each.urn, c.name] = max(told, types.get((each.urn, c.name), told))
         for edge in run.edges:
             for urn, column in ((edge.source, edge.source_column), (edge.target, edge.target_column)):
                 if column:
-                    types.setdefault((urn, column), "")
-    for (urn, column), kind in sorted(types.items()):
-        yield {"dataset": urn, "urn": column_urn(urn, column), "name": column, "type": kind}
+                    types.setdefault((urn, column), (-1.0, ""))
+    for (urn, column), (told_at, kind) in sorted(types.items()):
+        yield {"dataset": urn, "urn": column_urn(urn, column), "name": column, "type": kind, "told": told_at}
 
 
 def _urns(run: Run) -> set[str]:
