@@ -28,7 +28,6 @@ GAPS = {
     ("lineage", "metrics.py"): "what is lost is counted in the outbox",
     ("lineage", "config.py"): "its settings are those of its resource",
     ("loader", "testing"): "one module: testing.py",
-    ("stream", "testing"): "one module: testing.py",
     ("stream", "plan"): "`validate` prints what would be made",
 }
 

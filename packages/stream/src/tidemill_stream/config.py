@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from tidemill_core.config import Config, SecretStr
+from tidemill_core.config import Config
 
 from tidemill_stream.records.fields import split_path
+from tidemill_stream.sink_settings import SINKS, SinkSettings, why_unusable
 
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp", "json"]
 TimeFormat = Literal["iso8601", "epoch_s", "epoch_ms", "epoch_us"]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
-_TABLE = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
-_PREFIX = r"^[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*$"
 _COLUMN = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
 
 
@@ -230,54 +229,12 @@ class WindowConfig(Config):
         return key
 
 
-TableRef = Annotated[str, Field(pattern=_TABLE)]
-Prefix = Annotated[str, Field(pattern=_PREFIX)]
-
-
-class PostgresSinkConfig(Config):
-    """Rows, windows and dead letters into PostgreSQL, in the transaction that stores the offsets."""
-
-    type: Literal["postgres"]
-    """This sink."""
-    url: SecretStr | None = None
-    """``postgresql://user:password@host/database``; unset means the resource `postgres`, else the settings."""
-    rows_table: TableRef | None = None
-    """``schema.table`` of the rows; unset means they are not stored here."""
-    windows_table: TableRef | None = None
-    """``schema.table`` of the closed windows."""
-    dlq_table: TableRef | None = None
-    """``schema.table`` of the dead letters."""
-    positions_table: TableRef = "tidemill.stream_positions"
-    """``schema.table`` of the offsets and window states, shared by all pipelines of a database."""
-
-
-class ObjectStoreSinkConfig(Config):
-    """Rows, windows and dead letters as Parquet files, committed by a manifest."""
-
-    type: Literal["object_store"]
-    """This sink."""
-    url: str
-    """Store and prefix: ``lake://events``, ``s3://bucket/prefix``, ``file:///folder``."""
-    rows: Prefix | None = None
-    """Key prefix of the row files; unset means rows are not stored here."""
-    windows: Prefix | None = None
-    """Key prefix of the window files."""
-    dlq: Prefix | None = None
-    """Key prefix of the dead-letter files."""
-    manifest: Prefix = "_manifest"
-    """Key prefix of the manifest, the list of committed files."""
-
-
-class MemorySinkConfig(Config):
-    """Everything into lists of this process: for tests and for trying a pipeline out."""
-
-    type: Literal["memory"]
-    """This sink."""
-    name: str = "memory"
-    """Which of the process's memory sinks."""
-
-
-SinkConfig = Annotated[PostgresSinkConfig | ObjectStoreSinkConfig | MemorySinkConfig, Field(discriminator="type")]
+if TYPE_CHECKING:
+    SinkConfig = SinkSettings
+else:
+    # Every installed sink, a stranger's too: its settings are checked here and stand in the JSON schema.
+    SinkConfig = SINKS.config_union()
+_LISTED = frozenset(SINKS.config_types())
 
 
 class CheckpointConfig(Config):
@@ -328,9 +285,26 @@ class PipelineConfig(Config):
     flush_on_drain: bool = False
     """Close every open window at the end of a bounded drain; later records for them are late."""
 
+    @field_validator("sinks", mode="before")
+    @classmethod
+    def _sinks_usable(cls, given: Any) -> Any:
+        for each in given if isinstance(given, list | tuple) else ():
+            name = each.get("type") if isinstance(each, Mapping) else getattr(each, "type", None)
+            # An unknown or broken extension is missing in the union, which could only list the others.
+            if not isinstance(name, str):
+                continue
+            if reason := why_unusable(name):
+                raise ValueError(reason)
+            if name not in _LISTED:
+                raise ValueError(
+                    f"stream sink {name!r} could not be loaded before tidemill_stream.config was: its module must not "
+                    "import that, and must be registered before"
+                )
+        return given
+
     @model_validator(mode="after")
     def _sinks_differ(self) -> PipelineConfig:
-        places = [sink_name(sink) for sink in self.sinks]
+        places = [sink.place() for sink in self.sinks]
         if len(set(places)) < len(places):
             raise ValueError("two sinks are the same place")
         return self
@@ -355,7 +329,7 @@ class PipelinesConfig(Config):
         owners: dict[str, str] = {}
         for pipeline in self.pipelines:
             for sink in pipeline.sinks:
-                for table in _own_tables(sink):
+                for table in sink.owned():
                     if owners.setdefault(table, pipeline.name) != pipeline.name:
                         raise ValueError(f"pipelines {owners[table]!r} and {pipeline.name!r} both write {table}")
         return self
@@ -364,18 +338,3 @@ class PipelinesConfig(Config):
 def column_name(path: str) -> str:
     """Name the output column of a field: the last part of its path."""
     return split_path(path)[-1]
-
-
-def sink_name(sink: PostgresSinkConfig | ObjectStoreSinkConfig | MemorySinkConfig) -> str:
-    """Name a sink in logs and results, without secrets."""
-    if isinstance(sink, PostgresSinkConfig):
-        return "postgres" if sink.positions_table == "tidemill.stream_positions" else f"postgres:{sink.positions_table}"
-    return sink.url if isinstance(sink, ObjectStoreSinkConfig) else f"memory:{sink.name}"
-
-
-def _own_tables(sink: PostgresSinkConfig | ObjectStoreSinkConfig | MemorySinkConfig) -> list[str]:
-    if isinstance(sink, PostgresSinkConfig):
-        return [f"table {table}" for table in (sink.rows_table, sink.windows_table) if table]
-    if isinstance(sink, ObjectStoreSinkConfig):
-        return [f"{sink.url}/{prefix}" for prefix in (sink.rows, sink.windows) if prefix]
-    return []

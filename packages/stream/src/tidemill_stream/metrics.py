@@ -10,7 +10,7 @@ from tidemill_core.telemetry.metrics import counter, gauge, histogram
 from tidemill_stream.progress import Counts
 
 if TYPE_CHECKING:
-    from tidemill_stream.processor import Output
+    from tidemill_stream.progress import Output
 
 _PLACE = ("pipeline", "topic", "partition")
 

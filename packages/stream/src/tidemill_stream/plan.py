@@ -256,14 +256,10 @@ def _is_open(schema: Mapping[str, Any] | None, path: str) -> bool:
 def _outputs(config: PipelineConfig) -> frozenset[str]:
     found: set[str] = set()
     for sink in config.sinks:
-        if sink.type == "memory":
-            found |= {"rows", "dlq"} | ({"windows"} if config.window is not None else set())
-        elif sink.type == "postgres":
-            given = {"rows": sink.rows_table, "windows": sink.windows_table, "dlq": sink.dlq_table}
-            found |= {name for name, table in given.items() if table}
-        else:
-            given = {"rows": sink.rows, "windows": sink.windows, "dlq": sink.dlq}
-            found |= {name for name, prefix in given.items() if prefix}
+        taken = set(sink.outputs())
+        if sink.takes_windows_if_any and config.window is None:
+            taken.discard("windows")
+        found |= taken
     return frozenset(found)
 
 

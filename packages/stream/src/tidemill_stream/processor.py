@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from tidemill_stream.errors import AggregateOverflow, InvalidRecord, PipelineInvalid, StateTooLarge
 from tidemill_stream.plan import Plan, WindowPlan
-from tidemill_stream.progress import Partition, Progress
+from tidemill_stream.progress import Output, Partition, Progress
 from tidemill_stream.records.columns import DeadLetter, encode_dead, encode_windows
 from tidemill_stream.records.schema import Fault, unfit
 from tidemill_stream.records.schema_types import INT64_MAX, INT64_MIN
@@ -42,20 +42,6 @@ class Message(Protocol):
 
     def headers(self) -> list[tuple[str, bytes | None]] | None:
         """Return the headers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """Everything one commit of a partition writes: [start, progress.offset) and what came of it."""
-
-    partition: Partition
-    start: int
-    progress: Progress
-    rows: tuple[pa.RecordBatch, ...] = ()
-    windows: pa.RecordBatch | None = None
-    dead: pa.RecordBatch | None = None
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    last_timestamp_ms: int | None = None
 
 
 class Processor:

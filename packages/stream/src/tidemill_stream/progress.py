@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Partition(NamedTuple):
@@ -147,3 +150,25 @@ class Claim:
     incarnation: str = ""
     log_end: int = 0
     restart: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Everything one commit of a partition writes: [start, progress.offset) and what came of it."""
+
+    partition: Partition
+    start: int
+    progress: Progress
+    rows: tuple[pa.RecordBatch, ...] = ()
+    windows: pa.RecordBatch | None = None
+    dead: pa.RecordBatch | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    last_timestamp_ms: int | None = None
+
+    def batches(self) -> dict[str, list[pa.RecordBatch]]:
+        """Give the batches of each output; none where nothing came of it."""
+        return {
+            "rows": list(self.rows),
+            "windows": [] if self.windows is None else [self.windows],
+            "dlq": [] if self.dead is None else [self.dead],
+        }

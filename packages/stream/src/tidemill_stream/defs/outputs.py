@@ -9,15 +9,14 @@ from tidemill_core.config import Config
 from tidemill_core.defs import PACKAGE_TAG, layer, materialization
 from tidemill_core.settings import Settings
 
-from tidemill_stream.config import ObjectStoreSinkConfig, PipelineConfig, PostgresSinkConfig
+from tidemill_stream.config import PipelineConfig
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Counts
+from tidemill_stream.sink_settings import OUTPUTS
 from tidemill_stream.sinks._base import SinkContext, sink_context
 
 if TYPE_CHECKING:
     from tidemill_core.storage._base import ObjectStore
-
-OUTPUTS = ("rows", "windows", "dlq")
 
 
 class AssetKeys(Config):
@@ -55,8 +54,7 @@ def asset_keys(config: StreamAssetsConfig, plan: Plan) -> dict[str, dg.AssetKey]
 def asset_specs(config: StreamAssetsConfig, plan: Plan) -> list[dg.AssetSpec]:
     """Describe the outputs as assets."""
     about = {"rows": "Records that passed", "windows": "Closed windows", "dlq": "Dead letters"}
-    stores = {"postgres": "postgres", "object_store": "parquet"}
-    kinds = {"kafka", *(stores[sink.type] for sink in config.pipeline.sinks if sink.type in stores)}
+    kinds = {"kafka"}.union(*(sink.kinds() for sink in config.pipeline.sinks))
     return [
         dg.AssetSpec(
             key,
@@ -73,12 +71,7 @@ def asset_specs(config: StreamAssetsConfig, plan: Plan) -> list[dg.AssetSpec]:
 def needed_resources(pipeline: PipelineConfig) -> set[str]:
     """Name the resources a pipeline takes its servers from."""
     needed = set() if pipeline.source.bootstrap_servers else {"kafka"}
-    for sink in pipeline.sinks:
-        if isinstance(sink, PostgresSinkConfig) and sink.url is None:
-            needed.add("postgres")
-        if isinstance(sink, ObjectStoreSinkConfig):
-            needed.add("lake")
-    return needed
+    return needed.union(*(sink.resources() for sink in pipeline.sinks))
 
 
 def context_of(plan: Plan, resources: Any, **more: Any) -> SinkContext:
@@ -114,14 +107,9 @@ def output_metadata(
     plan: Plan, output: str, totals: Counts, facts: Mapping[str, Any]
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Build an output's metadata: rows, table, columns, and what the run did."""
-    table = None
     places: dict[str, Any] = {}
     for sink in plan.config.sinks:
-        if isinstance(sink, PostgresSinkConfig):
-            tables = {"rows": sink.rows_table, "windows": sink.windows_table, "dlq": sink.dlq_table}
-            table = tables[output] or table
-        elif isinstance(sink, ObjectStoreSinkConfig):
-            prefixes = {"rows": sink.rows, "windows": sink.windows, "dlq": sink.dlq}
-            places["prefix"] = f"{sink.url.rstrip('/')}/{prefixes[output]}/"
+        places |= sink.asset_facts(output)
+    table = places.pop("table", None)
     rows = {"rows": totals.rows, "windows": totals.windows}.get(output)
     return materialization(rows=rows, table=table, schema=plan.arrow_schemas[output], **places, **facts)

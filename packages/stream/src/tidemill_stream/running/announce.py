@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from tidemill_core.lineage_hooks import Column, announce_read, announce_wrote
 
-from tidemill_stream.config import ObjectStoreSinkConfig, PostgresSinkConfig
 from tidemill_stream.kafka.source import log_urn
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Counts
-from tidemill_stream.sinks._base import SinkContext
+from tidemill_stream.sinks._base import NamesDatasets, SinkContext, open_sinks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,26 +25,19 @@ def announce(plan: Plan, servers: str, context: SinkContext, totals: Counts, *, 
     for urn in topics:
         announce_read(urn, job=job, rows=totals.consumed)
     counts = {"rows": totals.rows, "windows": totals.windows, "dlq": None}
-    for name, urn in dataset_urns(plan, context):
+    for name, urn in dataset_urns(context):
         columns = _columns(plan, name, plan.arrow_schemas[name], topics)
         announce_wrote(urn, job=job, inputs=topics, columns=columns, rows=counts[name], asset_key=asset_keys.get(name))
 
 
-def dataset_urns(plan: Plan, context: SinkContext) -> list[tuple[str, str]]:
+def dataset_urns(context: SinkContext) -> list[tuple[str, str]]:
     """Name every dataset the pipeline writes, with the output it holds."""
-    found = []
-    for sink in plan.config.sinks:
-        if isinstance(sink, PostgresSinkConfig):
-            from tidemill_core.postgres import dataset_urn
-
-            url = context.postgres_url() if sink.url is None else sink.url.get_secret_value()
-            tables = {"rows": sink.rows_table, "windows": sink.windows_table, "dlq": sink.dlq_table}
-            found += [(name, dataset_urn(url, table)) for name, table in tables.items() if table]
-        elif isinstance(sink, ObjectStoreSinkConfig):
-            store = context.open_store(sink.url)
-            prefixes = {"rows": sink.rows, "windows": sink.windows, "dlq": sink.dlq}
-            found += [(name, store.uri(f"{prefix}/")) for name, prefix in prefixes.items() if prefix]
-    return found
+    sinks = open_sinks(context)
+    try:
+        return [named for sink in sinks if isinstance(sink, NamesDatasets) for named in sink.datasets().items()]
+    finally:
+        for sink in sinks:
+            sink.close()
 
 
 def _columns(plan: Plan, output: str, schema: pa.Schema, topics: list[str]) -> list[Column]:

@@ -24,7 +24,7 @@ from tidemill_stream.processor import Message, Processor
 from tidemill_stream.progress import Claim, Counts, Partition, Progress, total
 
 if TYPE_CHECKING:
-    from tidemill_stream.processor import Output
+    from tidemill_stream.progress import Output
     from tidemill_stream.sinks._base import Sink, Written
 
 log = get_logger(__name__)

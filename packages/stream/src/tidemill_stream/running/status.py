@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from tidemill_stream.config import ObjectStoreSinkConfig, PostgresSinkConfig, sink_name
 from tidemill_stream.errors import BrokerUnavailable
 from tidemill_stream.kafka.source import log_spans
 from tidemill_stream.plan import Plan
 from tidemill_stream.progress import Counts, Partition, Progress, total
 from tidemill_stream.records.event_time import to_datetime
-from tidemill_stream.sinks._base import SinkContext, open_sinks
+from tidemill_stream.sinks._base import CountsRows, Sink, SinkContext, open_sinks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,54 +156,21 @@ class Holding:
 def verify(plan: Plan, context: SinkContext) -> list[Holding]:
     """Count what the sinks hold of rows and windows, against the totals in their checkpoints."""
     topics = plan.config.source.topics
-    found = []
-    for config, sink in zip(plan.config.sinks, sinks := open_sinks(context), strict=True):
-        totals = total(each.counts for each in sink.read(topics).values())
-        expected = {"rows": totals.rows, "windows": totals.windows}
-        held: Mapping[str, int] = {}
-        if isinstance(config, PostgresSinkConfig):
-            held = _postgres_rows(config, context, topics)
-        elif isinstance(config, ObjectStoreSinkConfig):
-            held = _object_rows(config, context)
-        found += [
-            Holding(sink=sink_name(config), output=output, rows=rows, expected=expected[output])
-            for output, rows in held.items()
-        ]
-    for sink in sinks:
-        sink.close()
-    return found
+    sinks = open_sinks(context)
+    try:
+        return [holding for sink in sinks if isinstance(sink, CountsRows) for holding in _holdings(sink, topics)]
+    finally:
+        for sink in sinks:
+            sink.close()
 
 
-_COUNT = "SELECT count(*) FROM {table} WHERE _topic = ANY(%s)"
-
-
-def _postgres_rows(config: PostgresSinkConfig, context: SinkContext, topics: list[str]) -> dict[str, int]:
-    from tidemill_core.postgres import TableName, connect, postgres_errors
-
-    url = context.postgres_url() if config.url is None else config.url.get_secret_value()
-    tables = {"rows": config.rows_table, "windows": config.windows_table}
-    found = {}
-    with connect(url) as conn, postgres_errors("count the outputs"):
-        for output, table in tables.items():
-            if table:
-                statement = _COUNT.format(table=TableName.parse(table).quoted)
-                row = conn.execute(statement.encode(), (topics,)).fetchone()
-                found[output] = 0 if row is None else int(row[0])
-    return found
-
-
-def _object_rows(config: ObjectStoreSinkConfig, context: SinkContext) -> dict[str, int]:
-    """Count the rows of the committed files; a committed file that is missing or of another size counts nothing."""
-    from tidemill_stream.sinks.manifest import read_manifest
-
-    store = context.open_store(config.url)
-    prefixes = {"rows": config.rows, "windows": config.windows}
-    committed = read_manifest(store, context.plan.config.name, config.manifest)
-    found = {}
-    for output, prefix in prefixes.items():
-        if prefix:
-            sizes = {info.key: info.size_bytes for info in store.list(f"{prefix}/")}
-            found[output] = sum(
-                each.rows for each in committed if each.output == output and sizes.get(each.key) == each.bytes
-            )
-    return found
+def _holdings(sink: Sink, topics: list[str]) -> list[Holding]:
+    assert isinstance(sink, CountsRows)
+    totals = total(each.counts for each in sink.read(topics).values())
+    expected = {"rows": totals.rows, "windows": totals.windows}
+    held = sink.held()
+    return [
+        Holding(sink=sink.name, output=output, rows=held[output], expected=expected[output])
+        for output in expected
+        if output in held
+    ]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tidemill_core.plugins import Registry
 from tidemill_core.settings import Settings
 
-from tidemill_stream.progress import Claim, Partition, Progress
+from tidemill_stream.progress import Claim, Output, Partition, Progress
+from tidemill_stream.sink_settings import SINKS
 
 if TYPE_CHECKING:
     from tidemill_core.storage._base import ObjectStore
 
     from tidemill_stream.plan import Plan
-    from tidemill_stream.processor import Output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +71,71 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLetter:
+    """A dead letter as a sink holds it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+    path: str
+    message: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> StoredLetter:
+        """Make a letter of a row of the dead letters' columns."""
+        return cls(
+            topic=row["topic"],
+            partition=row["partition"],
+            offset=row["offset"],
+            key=row["key"],
+            value=row["value"],
+            reason=row["reason"],
+            path=row["path"],
+            message=row["message"],
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The letter as plain values; bytes that are not UTF-8 are escaped."""
+        return {
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "reason": self.reason,
+            "path": self.path,
+            "message": self.message,
+            "key": _text(self.key),
+            "value": _text(self.value),
+        }
+
+
+@runtime_checkable
+class CountsRows(Protocol):
+    """A sink that can count what it holds; without it, `verify` says nothing of the sink."""
+
+    def held(self) -> Mapping[str, int]:
+        """Count the rows and windows of this pipeline that the sink really holds, by output it takes."""
+
+
+@runtime_checkable
+class KeepsLetters(Protocol):
+    """A sink whose dead letters can be read again; without it, `dlq` passes the sink over."""
+
+    def letters(self, reasons: Sequence[str] = ()) -> Iterator[StoredLetter]:
+        """Read this pipeline's dead letters, all or those with one of `reasons`."""
+
+
+@runtime_checkable
+class NamesDatasets(Protocol):
+    """A sink whose outputs have names in lineage; without it, lineage does not know them."""
+
+    def datasets(self) -> Mapping[str, str]:
+        """Name the dataset of each output it takes, as a URN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SinkContext:
     """What a sink may need beside its own configuration.
 
@@ -90,9 +154,6 @@ class SinkContext:
     open_store: Callable[[str], ObjectStore]
     lease_s: float = 0.0
     is_fencing: bool = True
-
-
-SINKS: Registry[Callable[[Any, SinkContext], Sink]] = Registry("tidemill.stream.sinks", "stream sink")
 
 
 def sink_context(
@@ -137,3 +198,7 @@ def _settings_store(url: str) -> ObjectStore:
     from tidemill_core.storage import open_store
 
     return open_store(url, Settings.from_env().storage)
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else bytes(data).decode("utf-8", "backslashreplace")

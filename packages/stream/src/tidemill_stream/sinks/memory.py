@@ -5,15 +5,35 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Literal
 
-from tidemill_stream.config import MemorySinkConfig, sink_name
 from tidemill_stream.errors import Fenced
-from tidemill_stream.progress import Claim, Partition, Progress
+from tidemill_stream.progress import Claim, Output, Partition, Progress
+from tidemill_stream.sink_settings import OUTPUTS, SinkSettings, takes
 from tidemill_stream.sinks._base import Lease, SinkContext, Written
 
-if TYPE_CHECKING:
-    from tidemill_stream.processor import Output
+
+class MemorySinkConfig(SinkSettings):
+    """Everything into lists of this process: for tests and for trying a pipeline out."""
+
+    takes_windows_if_any: ClassVar[bool] = True
+
+    type: Literal["memory"]
+    """This sink."""
+    name: str = "memory"
+    """Which of the process's memory sinks."""
+
+    def outputs(self) -> Mapping[str, str]:
+        """Take everything."""
+        return dict.fromkeys(OUTPUTS, self.name)
+
+    def place(self) -> str:
+        """Name the sink by its lists."""
+        return f"memory:{self.name}"
+
+    def asset_facts(self, output: str) -> Mapping[str, str]:  # noqa: ARG002 - the contract's signature
+        """Nothing that outlives the process."""
+        return {}
 
 
 @dataclass(slots=True)
@@ -33,10 +53,11 @@ def memory_tables(pipeline: str, name: str = "memory") -> MemoryTables:
     return _TABLES.setdefault((pipeline, name), MemoryTables())
 
 
+@takes(MemorySinkConfig)
 def open_memory(config: MemorySinkConfig, context: SinkContext) -> MemorySink:
     """Open the memory sink of a pipeline."""
     tables = memory_tables(context.plan.config.name, config.name)
-    return MemorySink(sink_name(config), tables, is_fencing=context.is_fencing)
+    return MemorySink(config.place(), tables, is_fencing=context.is_fencing)
 
 
 class MemorySink:
@@ -80,7 +101,7 @@ class MemorySink:
         with self.tables.lock:
             self._check([output.partition for output in outputs])
             for output in outputs:
-                for name, batches in _batches(output).items():
+                for name, batches in output.batches().items():
                     for batch in batches:
                         self.tables.outputs[name] += batch.to_pylist()
                         rows[name] += batch.num_rows
@@ -123,11 +144,3 @@ class MemorySink:
             self.tables.outputs[name] = kept
         dead = [r for r in self.tables.outputs["dlq"] if (r["topic"], r["partition"]) != (topic, number)]
         self.tables.outputs["dlq"] = dead
-
-
-def _batches(output: Output) -> dict[str, list[Any]]:
-    return {
-        "rows": list(output.rows),
-        "windows": [] if output.windows is None else [output.windows],
-        "dlq": [] if output.dead is None else [output.dead],
-    }

@@ -9,26 +9,75 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tidemill_stream.config import ObjectStoreSinkConfig, sink_name
+from pydantic import Field
+
 from tidemill_stream.errors import Fenced, PipelineInvalid
-from tidemill_stream.progress import Claim, Partition, Progress
-from tidemill_stream.sinks._base import Lease, SinkContext, Written
-from tidemill_stream.sinks.manifest import FileEntry, Manifest, data_key, entry_of, restarted, sweep
+from tidemill_stream.progress import Claim, Output, Partition, Progress
+from tidemill_stream.sink_settings import SinkSettings, takes
+from tidemill_stream.sinks._base import Lease, SinkContext, StoredLetter, Written
+from tidemill_stream.sinks.manifest import FileEntry, Manifest, data_key, entry_of, read_manifest, restarted, sweep
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tidemill_stream.processor import Output
 
 _CLAIM_TRIES = 20
 
 
+_PREFIX = r"^[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*$"
+Prefix = Annotated[str, Field(pattern=_PREFIX)]
+
+
+class ObjectStoreSinkConfig(SinkSettings):
+    """Rows, windows and dead letters as Parquet files, committed by a manifest."""
+
+    type: Literal["object_store"]
+    """This sink."""
+    url: str
+    """Store and prefix: ``lake://events``, ``s3://bucket/prefix``, ``file:///folder``."""
+    rows: Prefix | None = None
+    """Key prefix of the row files; unset means rows are not stored here."""
+    windows: Prefix | None = None
+    """Key prefix of the window files."""
+    dlq: Prefix | None = None
+    """Key prefix of the dead-letter files."""
+    manifest: Prefix = "_manifest"
+    """Key prefix of the manifest, the list of committed files."""
+
+    def outputs(self) -> Mapping[str, str]:
+        """Tell the key prefix of each output that has one."""
+        given = {"rows": self.rows, "windows": self.windows, "dlq": self.dlq}
+        return {name: prefix for name, prefix in given.items() if prefix}
+
+    def place(self) -> str:
+        """Name the sink by its store."""
+        return self.url
+
+    def owned(self) -> list[str]:
+        """Name the prefixes that no other pipeline may fill."""
+        return [f"{self.url}/{prefix}" for prefix in (self.rows, self.windows) if prefix]
+
+    def resources(self) -> set[str]:
+        """Take the store's options from Dagster."""
+        return {"lake"}
+
+    def kinds(self) -> set[str]:
+        """Show Parquet."""
+        return {"parquet"}
+
+    def asset_facts(self, output: str) -> Mapping[str, str]:
+        """Tell the URL under which an output's files lie."""
+        prefix = self.outputs().get(output)
+        return {} if prefix is None else {"prefix": f"{self.url.rstrip('/')}/{prefix}/"}
+
+
+@takes(ObjectStoreSinkConfig)
 def open_object_store(config: ObjectStoreSinkConfig, context: SinkContext) -> ObjectStoreSink:
     """Open the object-store sink of a pipeline."""
     return ObjectStoreSink(config, context)
@@ -38,13 +87,12 @@ class ObjectStoreSink:
     """The exactly-once object-store sink."""
 
     def __init__(self, config: ObjectStoreSinkConfig, context: SinkContext) -> None:
-        self.name = sink_name(config)
+        self.name = config.place()
         self._config, self._context = config, context
         self._pipeline = context.plan.config.name
         self._store = context.open_store(config.url)
         self._manifest = Manifest(self._store, config.manifest, self._pipeline)
-        given = {"rows": config.rows, "windows": config.windows, "dlq": config.dlq}
-        self._prefixes = {name: prefix for name, prefix in given.items() if prefix}
+        self._prefixes = dict(config.outputs())
         self._held: dict[Partition, tuple[int, int]] = {}  # the next entry's number, and our epoch
 
     def prepare(self) -> None:
@@ -161,6 +209,31 @@ class ObjectStoreSink:
     def lease(self, topics: Sequence[str]) -> Lease | None:  # noqa: ARG002 - the contract's signature
         """A manifest knows owners, not whether they live."""
         return None
+
+    def held(self) -> Mapping[str, int]:
+        """Count the rows of the committed files; a committed file that is missing or of another size counts nothing."""
+        committed = read_manifest(self._store, self._pipeline, self._config.manifest)
+        found = {}
+        for output in self._prefixes.keys() & {"rows", "windows"}:
+            sizes = {info.key: info.size_bytes for info in self._store.list(f"{self._prefixes[output]}/")}
+            found[output] = sum(
+                each.rows for each in committed if each.output == output and sizes.get(each.key) == each.bytes
+            )
+        return found
+
+    def letters(self, reasons: Sequence[str] = ()) -> Iterator[StoredLetter]:
+        """Read the dead letters of the committed files."""
+        import pyarrow.parquet as pq
+
+        for each in read_manifest(self._store, self._pipeline, self._config.manifest):
+            if each.output == "dlq":
+                for row in pq.read_table(io.BytesIO(self._store.get(each.key))).to_pylist():
+                    if not reasons or row["reason"] in reasons:
+                        yield StoredLetter.of(row)
+
+    def datasets(self) -> Mapping[str, str]:
+        """Name each prefix by its store."""
+        return {name: self._store.uri(f"{prefix}/") for name, prefix in self._prefixes.items()}
 
     def tidy(self) -> int:
         """Delete the files of commits that were abandoned (see `manifest.sweep`)."""

@@ -7,25 +7,26 @@ overtaken, however late it wakes, changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tidemill_core.postgres import CopyWriter, TableName, connect, create_table, postgres_errors
+from pydantic import Field
+from tidemill_core.config import SecretStr
+from tidemill_core.postgres import CopyWriter, TableName, connect, create_table, dataset_urn, postgres_errors
 from tidemill_core.postgres.types import column_types
 from tidemill_core.postgres.write import create_schema
 
-from tidemill_stream.config import PostgresSinkConfig, sink_name
 from tidemill_stream.errors import Fenced
-from tidemill_stream.progress import Claim, Partition, Progress
+from tidemill_stream.progress import Claim, Output, Partition, Progress
 from tidemill_stream.records.event_time import to_datetime
-from tidemill_stream.sinks._base import Lease, SinkContext, Written
+from tidemill_stream.sink_settings import SinkSettings, takes
+from tidemill_stream.sinks._base import Lease, SinkContext, StoredLetter, Written
 
 if TYPE_CHECKING:
     import psycopg
     from tidemill_core.postgres.types import ColumnType
 
-    from tidemill_stream.processor import Output
 
 APPLICATION = "tidemill:"
 LOCK_WAIT_S = 3
@@ -88,6 +89,61 @@ _DROP_ROWS = "DELETE FROM {table} WHERE _topic = %s AND _partition = %s"
 _DROP_LETTERS = "DELETE FROM {table} WHERE pipeline = %s AND topic = %s AND partition = %s"
 
 
+_COUNT = "SELECT count(*) FROM {table} WHERE _topic = ANY(%s)"
+_LETTERS = """
+SELECT topic, partition, "offset", key, value, reason, path, message FROM {table}
+WHERE pipeline = %s AND (%s::text[] = '{{}}' OR reason = ANY(%s)) ORDER BY topic, partition, "offset"
+"""
+_LETTER = ("topic", "partition", "offset", "key", "value", "reason", "path", "message")
+_TABLE = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
+_POSITIONS_TABLE = "tidemill.stream_positions"
+TableRef = Annotated[str, Field(pattern=_TABLE)]
+
+
+class PostgresSinkConfig(SinkSettings):
+    """Rows, windows and dead letters into PostgreSQL, in the transaction that stores the offsets."""
+
+    type: Literal["postgres"]
+    """This sink."""
+    url: SecretStr | None = None
+    """``postgresql://user:password@host/database``; unset means the resource `postgres`, else the settings."""
+    rows_table: TableRef | None = None
+    """``schema.table`` of the rows; unset means they are not stored here."""
+    windows_table: TableRef | None = None
+    """``schema.table`` of the closed windows."""
+    dlq_table: TableRef | None = None
+    """``schema.table`` of the dead letters."""
+    positions_table: TableRef = _POSITIONS_TABLE
+    """``schema.table`` of the offsets and window states, shared by all pipelines of a database."""
+
+    def outputs(self) -> Mapping[str, str]:
+        """Tell the table of each output that has one."""
+        given = {"rows": self.rows_table, "windows": self.windows_table, "dlq": self.dlq_table}
+        return {name: table for name, table in given.items() if table}
+
+    def place(self) -> str:
+        """Name the sink by its positions table, where that is not the usual one."""
+        return "postgres" if self.positions_table == _POSITIONS_TABLE else f"postgres:{self.positions_table}"
+
+    def owned(self) -> list[str]:
+        """Name the tables that no other pipeline may fill."""
+        return [f"table {table}" for table in (self.rows_table, self.windows_table) if table]
+
+    def resources(self) -> set[str]:
+        """Take the database from Dagster where no URL is given."""
+        return set() if self.url is not None else {"postgres"}
+
+    def kinds(self) -> set[str]:
+        """Show PostgreSQL."""
+        return {"postgres"}
+
+    def asset_facts(self, output: str) -> Mapping[str, str]:
+        """Tell the table of an output."""
+        table = self.outputs().get(output)
+        return {} if table is None else {"table": table}
+
+
+@takes(PostgresSinkConfig)
 def open_postgres(config: PostgresSinkConfig, context: SinkContext) -> PostgresSink:
     """Open the PostgreSQL sink of a pipeline; it connects when it is first used."""
     return PostgresSink(config, context)
@@ -97,12 +153,11 @@ class PostgresSink:
     """The exactly-once PostgreSQL sink."""
 
     def __init__(self, config: PostgresSinkConfig, context: SinkContext) -> None:
-        self.name = sink_name(config)
+        self.name = config.place()
         self._config, self._context = config, context
         self._pipeline = context.plan.config.name
         self._positions = TableName.parse(config.positions_table)
-        given = {"rows": config.rows_table, "windows": config.windows_table, "dlq": config.dlq_table}
-        self._tables = {name: TableName.parse(table) for name, table in given.items() if table}
+        self._tables = {name: TableName.parse(table) for name, table in config.outputs().items()}
         self._targets: dict[str, dict[str, ColumnType]] = {}
         self._epochs: dict[Partition, int] = {}
         self._conn: psycopg.Connection[Any] | None = None
@@ -273,6 +328,28 @@ class PostgresSink:
         found = conn.execute("SELECT to_regclass(%s)", (self._positions.quoted,)).fetchone()
         return found is not None and found[0] is not None
 
+    def held(self) -> Mapping[str, int]:
+        """Count the rows of the pipeline's topics in each table of rows and windows."""
+        conn, found = self._connection(), {}
+        with postgres_errors("count the outputs"):
+            for name in self._tables.keys() & {"rows", "windows"}:
+                row = conn.execute(
+                    _sql(_COUNT, self._tables[name]), (self._context.plan.config.source.topics,)
+                ).fetchone()
+                found[name] = 0 if row is None else int(row[0])
+        return found
+
+    def letters(self, reasons: Sequence[str] = ()) -> Iterator[StoredLetter]:
+        """Read the dead letters, by topic, partition and offset."""
+        conn, table, wanted = self._connection(), self._tables["dlq"], list(reasons)
+        with postgres_errors(f"read {table}"):
+            for row in conn.execute(_sql(_LETTERS, table), (self._pipeline, wanted, wanted)):
+                yield StoredLetter.of(dict(zip(_LETTER, row, strict=True)))
+
+    def datasets(self) -> Mapping[str, str]:
+        """Name each table by its database."""
+        return {name: dataset_urn(self._url(), table) for name, table in self._config.outputs().items()}
+
     def tidy(self) -> int:
         """A transaction leaves nothing behind."""
         return 0
@@ -284,11 +361,14 @@ class PostgresSink:
             self._conn.close()
             self._conn = None
 
+    def _url(self) -> str:
+        url = self._config.url
+        return self._context.postgres_url() if url is None else url.get_secret_value()
+
     def _connection(self) -> psycopg.Connection[Any]:
         if self._conn is None or self._conn.closed or self._conn.broken:
-            url = self._config.url
             self._conn = connect(
-                self._context.postgres_url() if url is None else url.get_secret_value(),
+                self._url(),
                 autocommit=True,
                 application=f"{APPLICATION}{self._context.owner}"[:63],
             )
