@@ -137,6 +137,7 @@ VARIABLES: tuple[Variable, ...] = (
     *_variables(Settings),
     *_variables(StorageOptions),
     Variable(name="TIDEMILL_SERVICES_DIR", text="Folder of fetched server programs; unset means the user's cache."),
+    Variable(name="TIDEMILL_NEO4J_URL", text="Set by ``tidemill services``, for the lineage graph."),
     Variable(name="TIDEMILL_DAGS", text="File or folder in which DAGs are found by name; unset means ``dags``."),
     Variable(name="TIDEMILL_DAG", text="Set for a task's command: the DAG."),
     Variable(name="TIDEMILL_TASK", text="Set for a task's command: the task."),

@@ -32,7 +32,7 @@ class Variable:
     """One variable that a part reads or sets."""
 
     name: str
-    """Whole name, such as ``TIDEMILL_SYNC_TOKEN``; ``TIDEMILL_PARAM_*`` is a family."""
+    """Whole name, such as ``TIDEMILL_POSTGRES_URL``; ``TIDEMILL_PARAM_*`` is a family."""
     text: str
     """What it is for, and what unset means."""
     is_secret: bool = False
@@ -82,7 +82,7 @@ def read_secret(name: str, env: Mapping[str, str] | None = None) -> str | None:
     """Read a secret from its variable, or from the file that ``<name>_FILE`` names.
 
     Args:
-        name: The variable, such as ``TIDEMILL_SYNC_TOKEN``.
+        name: The variable, such as ``TIDEMILL_POSTGRES_URL``.
         env: Default: this process's environment.
 
     Returns:

@@ -1,9 +1,11 @@
 """Variables that nothing reads are refused; secrets may lie in files; strangers declare their own."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import tidemill_core
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_core import variables
@@ -147,3 +149,20 @@ def test_a_secret_given_twice_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="TIDEMILL_AZURE_KEY and TIDEMILL_AZURE_KEY_FILE are both set"):
         Settings.from_env(env)
+
+
+def test_what_core_names_core_declares() -> None:
+    """Installed alone, core must not refuse a variable that its own `tidemill services` sets."""
+    from tidemill_core.settings import VARIABLES as OURS
+
+    folder = Path(tidemill_core.__file__).parent
+    named = {
+        (file.name, found[0])
+        for file in folder.rglob("*.py")
+        for found in re.finditer(r"TIDEMILL_[A-Z0-9_]*[A-Z0-9](?![A-Z0-9_*])", file.read_text())
+    }
+    others = ("TIDEMILL_TEST_", "TIDEMILL_REQUIRE")
+
+    unknown = {each for each in named if not each[1].startswith(others) and not any(v.fits(each[1]) for v in OURS)}
+
+    assert set() == unknown
