@@ -166,6 +166,8 @@ def test_a_gzip_bomb_ends_within_a_second_and_100_megabytes():
         (zlib.compress(b'[{"id":1}]')[2:-4], b"deflate"),
         (b'[{"id":1}]', b"identity"),
     ],
+    # Named: bytes of gzip hold the time, and each test process must find the same tests.
+    ids=["gzip", "two gzip members", "zlib", "raw deflate", "identity"],
 )
 def test_compressed_bodies_are_read_in_every_form(body, encoding):
     with talking(lambda to, _: to.sendall(whole(body, b"content-encoding: " + encoding))) as (base_url, heard):

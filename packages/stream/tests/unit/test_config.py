@@ -140,3 +140,26 @@ def test_client_properties_that_go_together_are_taken() -> None:
     assert SourceConfig(topics="a", properties={"group.protocol": "consumer"}).properties
     with pytest.raises(ValidationError, match=r"session\.timeout\.ms"):
         SourceConfig(topics="a", properties={"group.protocol": "consumer", "session.timeout.ms": 10_000})
+
+
+@pytest.mark.parametrize("servers", ["127.0.0.1:9092", "kafka.example:9092", "127.0.0.1:1,127.0.0.1:2"])
+def test_defaults_of_the_client_are_the_same_everywhere_and_the_users_own_win(servers: str) -> None:
+    from tidemill_stream.kafka.source import consumer_properties
+
+    def there(servers: str, **given: Any) -> dict[str, Any]:
+        text = {
+            "name": "p",
+            "source": {"topics": "a", "properties": given},
+            "schema": {},
+            "sinks": [{"type": "memory"}],
+        }
+        return consumer_properties(PipelineConfig.model_validate(text), servers)
+
+    def made(**given: Any) -> dict[str, Any]:
+        return there("kafka.example:1", **given)
+
+    own = {"fetch.wait.max.ms": 7, "fetch.queue.backoff.ms": 8, "queued.min.messages": 9}
+
+    assert {**made(), "bootstrap.servers": ""} == {**there(servers), "bootstrap.servers": ""}
+    assert 5 == made()["fetch.queue.backoff.ms"]
+    assert own == {name: value for name, value in made(**own).items() if name in own}

@@ -1,6 +1,7 @@
 """What a sync raises.
 
 SyncError
+├── SourceMissing      (Config)    the local source folder does not exist
 ├── SourceEmpty        (Permanent) the source has nothing, the target would be emptied
 ├── TooManyDeletes     (Permanent) more would be deleted than allowed
 ├── PlacesOverlap      (Permanent) source and target hold each other
@@ -28,6 +29,14 @@ from tidemill_core.errors import ConfigError, PermanentError, TidemillError, Tra
 
 class SyncError(TidemillError):
     """A sync went wrong."""
+
+
+class SourceMissing(SyncError, ConfigError):
+    """The local source folder does not exist: a wrong path, or a disk that is not mounted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(f"the source folder {folder} does not exist; correct the path, or make the folder")
 
 
 class SourceEmpty(SyncError, PermanentError):

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from tidemill_core.lifecycle import StopToken
 from tidemill_core.settings import Settings
 from tidemill_core.storage import ObjectStore, open_store
+from tidemill_core.storage.file import FileStore
 
 from tidemill_sync.budget import Budget
 from tidemill_sync.change_log import ChangeLog
 from tidemill_sync.config import SyncConfig
-from tidemill_sync.errors import PlacesOverlap, SyncBusy
+from tidemill_sync.errors import PlacesOverlap, SourceMissing, SyncBusy
 from tidemill_sync.manifests._base import Manifest, RunRecord, job_id
 from tidemill_sync.manifests.open import open_manifest
 from tidemill_sync.plan import Entry
@@ -82,6 +83,7 @@ def opened(
 
     Raises:
         PlacesOverlap: One place contains the other.
+        SourceMissing: The source is a local folder that is not there.
         SyncBusy: Another process holds the lease.
         LogUnwritable: The log of changed keys cannot be opened.
     """
@@ -89,6 +91,8 @@ def opened(
     source = source or open_store(config.source)
     target = target or open_store(config.target)
     check_apart(source.url, target.url)
+    if isinstance(source, FileStore) and not source.root.is_dir():
+        raise SourceMissing(source.root)
     manifest = open_manifest(manifest_url(config))
     job = job_id(source.url, target.url)
     log_path, trash = config.change_log, config.trash_prefix

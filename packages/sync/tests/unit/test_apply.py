@@ -221,6 +221,7 @@ def test_old_versions_are_kept_once(memory, folder, config, tmp_path):
 )
 def test_no_edit_made_after_the_plan_is_lost(config, tmp_path_factory, before, after, later, where):
     place = tmp_path_factory.mktemp("edits")
+    (place / "from").mkdir()
     source, target = open_store((place / "from").as_uri()), open_store((place / "to").as_uri())
     mirror = SyncConfig(
         prune=True, max_delete_percent=100, allow_empty_source=True, manifest=f"sqlite:///{place}/sync.db"

@@ -43,6 +43,18 @@ def test_run_mirrors_and_says_what_it_did(cli, data):
     assert out.startswith("2 copied, 0 replaced, 0 found equal, 0 unchanged, 0 deleted; 3 bytes")
 
 
+@pytest.mark.parametrize("verb", ["run", "plan", "verify"])
+def test_a_local_source_that_is_not_there_is_an_error_not_nothing_to_do(cli, data, tmp_path, verb):
+    """A misspelt path, or a disk that is not mounted."""
+    cli("run", "data", "copy")
+
+    code, out, err = cli(verb, "dat", "copy")
+
+    assert (3, "") == (code, out)
+    assert f"the source folder {tmp_path / 'dat'} does not exist" in err
+    assert ["a", "b/c"] == [info.key for info in open_store((tmp_path / "copy").as_uri()).list()]
+
+
 def test_json_is_one_document_on_stdout(cli, data):
     _, out, _ = cli("run", "data", "copy", "--json")
 
@@ -73,7 +85,7 @@ def test_a_plan_is_refused_where_things_have_changed_or_elsewhere(cli, data, tmp
     cli("plan", "data", "copy", "--out", "plan.parquet")
     data.put("a", b"changed")
     outdated, _, told = cli("apply", "plan.parquet")
-    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "other")
     elsewhere, _, where = cli("apply", "../plan.parquet")
     missing, _, nothing = cli("apply", "plan.parquet")
@@ -135,7 +147,9 @@ def test_status_lists_the_latest_runs(cli, data):
         (["run", "data", "data/inside"], 1),
     ],
 )
-def test_what_is_wrong_sets_the_exit_code(cli, data, args, code):
+def test_what_is_wrong_sets_the_exit_code(cli, data, tmp_path, args, code):
+    (tmp_path / "empty").mkdir()
+
     found, _, err = cli(*args)
 
     assert found == code

@@ -51,9 +51,14 @@ class TopicLog:
 
 
 def consumer_properties(config: PipelineConfig, servers: str) -> dict[str, Any]:
-    """Properties of our consumers: we keep the offsets, and a missing offset is an error."""
+    """Properties of our consumers: we keep the offsets, and a missing offset is an error.
+
+    Those before the user's own are defaults that the user may change.
+    """
     return {
-        "fetch.wait.max.ms": 5 if "," not in servers and servers.startswith("127.") else 50,
+        "fetch.wait.max.ms": 50,
+        # A partition whose queue was full is fetched again this soon; the library waits for a second.
+        "fetch.queue.backoff.ms": 5,
         "fetch.min.bytes": 1,
         "queued.min.messages": 100_000,
         "queued.max.messages.kbytes": 32_768,

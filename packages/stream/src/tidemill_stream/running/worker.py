@@ -139,9 +139,7 @@ class _Member:
         self._fault: BaseException | None = None
         self._identities: dict[str, str] = {}
         self._last_commit = self._last_renewal = self._last_identity = clock()
-        base = consumer_properties(plan.config, servers)
-        base["fetch.wait.max.ms"] = 100
-        chosen = {**base, **properties}
+        chosen = {**consumer_properties(plan.config, servers), **properties}
         if chosen.get("group.protocol") != "consumer":  # there the broker assigns, one partition at a time as well
             chosen["partition.assignment.strategy"] = "cooperative-sticky"
         self.consumer: Consumer = open_consumer(chosen)
