@@ -3,7 +3,14 @@
 ``pytest --hypothesis-profile=night`` takes more examples; ``mutate`` is for ``just mutate``.
 """
 
+import signal
+
 from hypothesis import settings
+
+# A parent that ignores SIGINT (a job in the background of a script) hands that on. Dagster then puts the same
+# handler back for SIGTERM after each run, and the helpers that it stops by SIGTERM never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Property tests judge results, not speed: a loaded machine must not fail them.
 settings.register_profile("tidemill", deadline=None)
