@@ -97,3 +97,25 @@ def test_a_run_that_goes_on_is_not_read_again_for_what_is_known(
     assert 3 == len(values(instance, run))
     assert [None] != cursors
     assert None not in cursors
+
+
+def test_what_a_run_leaves_out_is_not_looked_for_in_its_log_again_and_again(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of many steps asks; a log that is read whole each time costs the square of them."""
+    started = start_dag(DAG, RunRequest(only=["second"]), instance)
+    run = instance.get_run_by_id(started.id)
+    assert run is not None
+    run = run.with_status(dg.DagsterRunStatus.STARTED)
+    assert {"second": {"n": 1}} == values(instance, run)
+    cursors = []
+    plain = instance.get_records_for_run
+
+    def watched(run_id: str, cursor: str | None = None, **rest: Any) -> Any:
+        cursors.append(cursor)
+        return plain(run_id, cursor, **rest)
+
+    monkeypatch.setattr(instance, "get_records_for_run", watched)
+
+    assert {"second": {"n": 1}} == values(instance, run)
+    assert None not in cursors

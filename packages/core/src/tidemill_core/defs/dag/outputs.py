@@ -191,12 +191,13 @@ def no_run_alike(tasks: Sequence[str], alike: Alike) -> str:
 
 def _planned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
     """Keys of the steps that the run and those it retries were to execute."""
-    keys: set[str] = set()
-    for each in chain(instance, run):
-        snapshot = each.execution_plan_snapshot_id
-        if snapshot:
-            keys.update(instance.get_execution_plan_snapshot(snapshot).step_keys_to_execute)
-    return frozenset(keys)
+    return frozenset().union(*(_planned_here(instance, each) for each in chain(instance, run)))
+
+
+def _planned_here(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
+    """Keys of the steps that one run was to execute."""
+    snapshot = run.execution_plan_snapshot_id
+    return frozenset(instance.get_execution_plan_snapshot(snapshot).step_keys_to_execute) if snapshot else frozenset()
 
 
 def chain(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.DagsterRun]:
@@ -251,6 +252,8 @@ class _RunEvents:
     cursor: str | None = None
     is_whole: bool = False
     """The run had ended when its log was read from the beginning: nothing can be missing."""
+    planned: frozenset[str] | None = None
+    """Steps of the run; read when one is missed for the first time."""
     by_step: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -275,12 +278,20 @@ class _Known:
                 self._runs.popitem(last=False)
             known.is_whole = known.is_whole or (known.cursor is None and run.is_finished)
             self._read_on(instance, run.run_id, known)
-            if wanted - known.by_step.keys() and not known.is_whole:
+            missed = wanted - known.by_step.keys()
+            if missed and not known.is_whole and missed & self._planned(instance, run, known):
                 # PostgreSQL may commit an event after one with a higher number, which was read already.
                 known.cursor = None
                 self._read_on(instance, run.run_id, known)
                 known.is_whole = run.is_finished
             return dict(known.by_step)
+
+    @staticmethod
+    def _planned(instance: dg.DagsterInstance, run: dg.DagsterRun, known: _RunEvents) -> frozenset[str]:
+        """The run's steps: what it leaves out is not in its log, however often that is read."""
+        if known.planned is None:
+            known.planned = _planned_here(instance, run)
+        return known.planned
 
     @staticmethod
     def _read_on(instance: dg.DagsterInstance, run_id: str, known: _RunEvents) -> None:
