@@ -166,7 +166,7 @@ def _touches(state: State) -> dict[str, dict[str, merging.Touch]]:
 
 def _datasets(state: State, touches: Mapping[str, Mapping[str, merging.Touch]]) -> dict[DatasetUrn, Dataset]:
     urns = {urn for runs in touches.values() for each in runs.values() for urn in (*each.reads, *each.writes)}
-    urns |= {alias for runs in touches.values() for each in runs.values() for alias in each.names}
+    urns |= {alias for runs in touches.values() for each in runs.values() for alias in each.aliases}
     urns |= {subject[1] for subject in state if subject[0] in (merging.COLUMNS, merging.ASSET)}
     found = {}
     for urn in sorted(urns):

@@ -149,6 +149,8 @@ class Touch:
     writes: frozenset[DatasetUrn]
     names: Mapping[DatasetUrn, DatasetUrn]
     """``asset://key`` -> the one stored dataset of that asset among them."""
+    aliases: frozenset[DatasetUrn] = frozenset()
+    """``asset://key`` of each asset that is stored in one of them or in several."""
 
 
 NOTHING_TOUCHED = Touch(reads=frozenset(), writes=frozenset(), names={})
@@ -165,7 +167,7 @@ def touch_of(entries: Iterable[Entry]) -> Touch:
             stored.setdefault(asset_urn(key), set()).add(urn)
     names = {alias: next(iter(urns)) for alias, urns in stored.items() if len(urns) == 1}
     parts = {how: frozenset(names.get(urn, urn) for each, urn, _ in body if each == how) for how in ("read", "wrote")}
-    return Touch(reads=parts["read"], writes=parts["wrote"], names=names)
+    return Touch(reads=parts["read"], writes=parts["wrote"], names=names, aliases=frozenset(stored))
 
 
 def in_force(entries: Iterable[Entry], touches: Mapping[str, Touch]) -> Entry | None:

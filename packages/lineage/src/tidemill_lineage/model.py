@@ -16,8 +16,12 @@ DatasetUrn = str
 Kind = Literal["DIRECT", "INDIRECT"]
 """DIRECT: values flow from the source to the target. INDIRECT: the source decides which rows or groups there are."""
 
-Method = Literal["plan", "probe", "sql", "attrs", "declared", "schema"]
-"""How an edge was found, from the most to the least certain (`schema` means equal names, said so)."""
+Method = Literal["plan", "probe", "sql", "watched", "attrs", "declared", "schema", "assumed"]
+"""How an edge was found.
+
+`watched` is from operations seen while they ran; `schema` means equal names; `assumed` stands for all that an operation
+which could not be read was given.
+"""
 
 State = Literal["COMPLETE", "FAIL"]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tidemill_core.telemetry.redact import redact
 
-from tidemill_lineage.capture import hooks
+from tidemill_lineage.capture import flow, hooks
+from tidemill_lineage.capture.flow import Flow
 from tidemill_lineage.capture.polars import capture, whole
+from tidemill_lineage.capture.reading import Readings
 from tidemill_lineage.capture.values import VALUES, are_plain, columns_of_table, frames_in, kind_of
+from tidemill_lineage.capture.watch.trail import Trail
 from tidemill_lineage.delivery.folding import united
 from tidemill_lineage.graph import columns_of
 from tidemill_lineage.model import Column, Dataset, DatasetUrn, Edge, Run
@@ -39,6 +42,8 @@ class Spec:
     """Default values of the others, where they are frames or hold some."""
     is_declared: bool = True
     """Whether the output was declared, rather than named after the function."""
+    codes: tuple[Any, ...] = ()
+    """Code of the function and of those written inside it."""
     plain_inputs: Inputs = ()
     """The inputs of a call without frames: the same each time."""
 
@@ -92,6 +97,7 @@ class Spec:
                 value for each, value in defaults.items() if each not in inputs and kind_of(value) != "other"
             ),
             is_declared=output is not None,
+            codes=tuple(_codes(getattr(inspect.unwrap(function), "__code__", None))),
             plain_inputs=tuple((urn, None) for urn in inputs.values()),
         )
 
@@ -126,9 +132,23 @@ class Spec:
         return tuple(found)
 
 
-def has_frames(inputs: Inputs) -> bool:
-    """Whether any input is a polars frame, which the function may collect half-way."""
-    return any(kind_of(each) in ("lazy", "eager") for _, each in inputs)
+def _codes(code: Any) -> Iterator[Any]:
+    if code is not None:
+        yield code
+        for each in code.co_consts:
+            if inspect.iscode(each):
+                yield from _codes(each)
+
+
+def libraries_of(inputs: Inputs) -> tuple[str, ...] | None:
+    """The libraries other than polars whose tables a call was given; None for a call without frames."""
+    found, is_any = [], False
+    for _, each in inputs:
+        kind = kind_of(each)
+        if kind == "table":
+            found.append(type(each).__module__.partition(".")[0].lstrip("_"))
+        is_any = is_any or kind in ("lazy", "eager", "table")
+    return tuple(dict.fromkeys(found)) if is_any else None
 
 
 def _linked(value: Any, known: Sequence[tuple[DatasetUrn, Any]]) -> Inputs:
@@ -150,8 +170,8 @@ class Call:
     error_type: str = ""
     ended_at: float = 0.0
     has_frames: bool = False
-    made: hooks.Made = field(default_factory=list)
-    """What was collected on the way."""
+    trail: Trail | None = None
+    """What was done on the way."""
     token: hooks.Token | None = None
 
     def finish(self, results: Sequence[Any], error: BaseException | None, ended_at: float) -> None:
@@ -173,33 +193,36 @@ class Call:
             return
         self.has_frames = True
         named = [(self.spec.output_of(key), each) for key, each in frames]
-        for urn, each in named:
-            VALUES.note(each, urn)
-        self.results = tuple([(urn, _kept(each)) for urn, each in named]) or (
+        self.results = tuple([(urn, _kept(each, self.trail)) for urn, each in named]) or (
             ((self.spec.output, None),) if results else ()
         )
+        # after what it was made of was looked up: a frame that was handed on may be the result of another step
+        for urn, each in named:
+            VALUES.note(each, urn)
         self.inputs = tuple([(urn, _kept(each)) for urn, each in self.inputs])
 
     def forget_frames(self) -> None:
         """Let all frames go: what is left says which datasets took part, and no more."""
         self.results = tuple([(urn, None) for urn, _ in self.results])
         self.inputs = tuple([(urn, None) for urn, _ in self.inputs])
-        self.made = []
+        self.trail = None
         self.has_frames = False
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is kept of a table of another library: its columns."""
+    """What is kept of a table of another library: its columns, and what was seen to reach them."""
 
     columns: tuple[Column, ...]
+    flow: Flow | None = None
 
 
-def _kept(value: Any) -> Any:
+def _kept(value: Any, trail: Trail | None = None) -> Any:
     """A polars frame as it is, the columns of another table, and nothing of what is no frame."""
     kind = kind_of(value)
     if kind == "table":
-        return Shape(tuple([Column(name=name, type=type_) for name, type_ in columns_of_table(value)]))
+        columns = tuple([Column(name=name, type=type_) for name, type_ in columns_of_table(value)])
+        return Shape(columns, trail.flow_of(value, [each.name for each in columns]) if trail is not None else None)
     return value if kind in ("lazy", "eager") or isinstance(value, Shape) else None
 
 
@@ -212,8 +235,9 @@ def to_run(call: Call) -> Run:
             reads=reads, error=call.error,
         )  # fmt: skip
     edges: set[Edge] = set()
+    readings = Readings(call.trail, _polars(call.inputs))
     for urn, result in call.results:
-        edges.update(edges_of(result, call.inputs, output=urn, job=call.spec.job, made=call.made))
+        edges.update(edges_of(result, call.inputs, readings, output=urn, job=call.spec.job))
     scanned = {edge.source for edge in edges} - {urn for urn, _ in call.inputs}
     return Run(
         id=call.run_id,
@@ -226,21 +250,23 @@ def to_run(call: Call) -> Run:
     )
 
 
-def edges_of(
-    result: Any, inputs: Inputs, *, output: DatasetUrn, job: str, made: Sequence[tuple[Any, Any]] = ()
-) -> tuple[Edge, ...]:
-    """Find the edges of one result: from its plan if it has one, else between whole datasets."""
+def edges_of(result: Any, inputs: Inputs, readings: Readings, *, output: DatasetUrn, job: str) -> tuple[Edge, ...]:
+    """Find the edges of one result: from its plan, or what was seen of it; else between whole datasets."""
+    if isinstance(result, Shape) and result.flow is not None:
+        found = flow.substituted(result.flow, readings.known())
+        return tuple(flow.edges(found, target=output, names=list(found.columns), method="watched", job=job))
     if not is_lazy(result) and not is_eager(result):
         return whole(dict(inputs), output=output, job=job)
-    frames = [(urn, value.lazy()) for urn, value in inputs if is_lazy(value) or is_eager(value)]
-    others = _others(inputs, frames)
-    found = capture(result.lazy(), frames, output=output, job=job, made=made)
-    return found.edges + whole(others, output=output, job=job)
+    captured = capture(result.lazy(), readings.inputs, output=output, job=job, readings=readings)
+    if readings.is_complete:
+        return captured.edges
+    # an input of another library whose values were not followed
+    known = {urn for urn, _ in readings.inputs}
+    return captured.edges + whole({urn: None for urn, _ in inputs if urn not in known}, output=output, job=job)
 
 
-def _others(inputs: Inputs, frames: Sequence[tuple[DatasetUrn, Any]]) -> dict[DatasetUrn, None]:
-    known = {urn for urn, _ in frames}
-    return {urn: None for urn, _ in inputs if urn not in known}
+def _polars(inputs: Inputs) -> list[tuple[DatasetUrn, Any]]:
+    return [(urn, value.lazy()) for urn, value in inputs if is_lazy(value) or is_eager(value)]
 
 
 def schema_of(value: Any) -> tuple[Column, ...]:

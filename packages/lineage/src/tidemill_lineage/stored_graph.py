@@ -306,7 +306,7 @@ class _Work:
         """Name what a run touched; what a job that only reads, reads."""
         touched = self.touch(job, run)
         before = self._one("SELECT count(*) FROM datasets")
-        for urn in (*touched.reads, *touched.writes, *touched.names):
+        for urn in (*touched.reads, *touched.writes, *touched.aliases):
             self.dataset(urn)
         only_reads = self._one("SELECT 1 FROM subjects WHERE kind = ? AND about = ?", merging.EDGES, job) is None
         reads: Subject = ("reads", job, "")

@@ -128,8 +128,17 @@ def test_the_result_of_an_eager_step_is_the_functions_own_and_the_hooks_are_gone
 
 def test_a_frame_made_from_nothing_known_stands_for_all_inputs_and_says_so() -> None:
     def opaque(x: pl.DataFrame, y: pl.DataFrame) -> pl.DataFrame:
-        return pl.DataFrame({"total": [sum(x["a"].to_list())]})
+        return pl.DataFrame({"total": [1]})
 
     _, edges = traced(opaque, oracle.left_frame(), oracle.right_frame())
 
-    assert {(e.source, e.source_column, e.method) for e in edges} == {(LEFT, "", "declared"), (RIGHT, "", "declared")}
+    assert {(e.source, e.source_column, e.method) for e in edges} == {(LEFT, "", "assumed"), (RIGHT, "", "assumed")}
+
+
+def test_values_that_went_through_plain_python_keep_the_column_they_left() -> None:
+    def summed(x: pl.DataFrame, y: pl.DataFrame) -> pl.DataFrame:
+        return pl.DataFrame({"total": [sum(x["a"].to_list())]})
+
+    _, edges = traced(summed, oracle.left_frame(), oracle.right_frame())
+
+    assert {(e.source, e.source_column, e.method) for e in edges} == {(LEFT, "a", "assumed")}

@@ -1,39 +1,49 @@
-"""See what a traced call collects half-way, so that a plan that starts from it is followed further.
+"""Watch what a traced call does to frames: the doors are in place while such calls run, and gone afterwards.
 
-While a call that handles frames runs, collecting a LazyFrame is noted: the plan, and the frame it gave.
-Polars' own eager operations go the same way. The hooks do nothing outside such calls, and are gone when the
-last of them has ended. The interface is private to polars: where it is another, there are no hooks, and an
-unknown frame stands for all inputs of the call.
+Collecting a polars LazyFrame is noted with its plan and the frame it gave; polars' own eager operations go the same
+way. Operations of pandas, pyarrow, DuckDB and polars' series are noted by what their result is made of
+(`capture.watch`). Each library's doors are gated by its version: without them, what it makes stands for all inputs.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from contextvars import Token as ContextToken
+from importlib import import_module
 from typing import Any
 
-Made = list[tuple[Any, Any]]
-"""LazyFrames that were collected, and what each gave."""
-Token = ContextToken[Made | None]
+from tidemill_lineage.capture.watch.op import Door, current
+from tidemill_lineage.capture.watch.seen import Seen
+from tidemill_lineage.capture.watch.trail import Trail
 
-_MOST_MADE = 200
-"""Collections noted in one call; a loop that collects more keeps no more frames alive."""
-_NAMES = ("collect", "_collect_eager")
-_made: ContextVar[Made | None] = ContextVar("tidemill_lineage_made", default=None)
+Token = ContextToken[Trail | None]
+
+_LIBRARIES = {
+    "polars": "tidemill_lineage.capture.watch.polars_doors",
+    "pandas": "tidemill_lineage.capture.watch.pandas_doors",
+    "pyarrow": "tidemill_lineage.capture.watch.arrow_doors",
+    "duckdb": "tidemill_lineage.capture.watch.duckdb_doors",
+}
+"""Library -> the module that says what is watched in it, imported when the library is there."""
+_doors: dict[str, Mapping[str, list[Door]]] = {}
 _lock = threading.Lock()
 _active = 0
-_originals: dict[str, Callable[..., Any]] = {}
+_open: dict[tuple[str, str], list[tuple[Door, Any]]] = {}
 
 
-def start(made: Made) -> Token:
-    """Note into `made` what this thread or task collects, until `stop`."""
-    enter()
-    return _made.set(made)
+def start(trail: Trail, libraries: Iterable[str] = ()) -> Token:
+    """Note on `trail` what this thread or task does, until `stop`.
+
+    Args:
+        trail: Of the call.
+        libraries: Those whose every operation is of interest from the start; of the others only what leads to them.
+    """
+    trail.need, trail.explain_relation = need, _relation
+    enter(libraries)
+    return current.set(trail)
 
 
 def stop(token: Token) -> None:
@@ -41,57 +51,69 @@ def stop(token: Token) -> None:
     try:
         # A coroutine that was closed by another task: its context is gone, and the note with it.
         with suppress(ValueError):
-            _made.reset(token)
+            current.reset(token)
     finally:
         leave()
 
 
-def enter() -> None:
-    """Put the hooks in place, unless they are."""
+def enter(libraries: Iterable[str] = ()) -> None:
+    """Put the doors in place, unless they are."""
     global _active  # noqa: PLW0603  # calls that run now, counted under the lock
-    polars = sys.modules.get("polars")
     with _lock:
         _active += 1
-        if _active == 1 and polars is not None:
-            for name in _NAMES:
-                original = polars.LazyFrame.__dict__.get(name)
-                if original is not None:
-                    _originals[name] = original
-                    setattr(polars.LazyFrame, name, _noted(original))
+        for name in _LIBRARIES:
+            if name in sys.modules:
+                _put(name, "entry")
+        for name in libraries:
+            _put(name, "deep")
+
+
+def need(library: str) -> None:
+    """Open all doors of a library that came in while the call ran."""
+    with _lock:
+        if _active and library in sys.modules:
+            _put(library, "deep")
 
 
 def leave() -> None:
-    """Take the hooks away when no call runs any more."""
+    """Take the doors away when no call runs any more."""
     global _active  # noqa: PLW0603  # as above
     with _lock:
         _active -= 1
         if _active == 0:
-            for name, original in _originals.items():
-                setattr(sys.modules["polars"].LazyFrame, name, original)
-            _originals.clear()
+            for opened in reversed(_open.values()):
+                for door, before in reversed(opened):
+                    door.close(before)
+            _open.clear()
+
+
+def _put(library: str, part: str) -> None:
+    if (library, part) not in _open:
+        _open[library, part] = [(door, door.open()) for door in _doors_of(library).get(part, ())]
 
 
 def after_fork() -> None:
-    """Begin without hooks in a forked child: the calls of other threads do not go on there."""
+    """Begin without doors in a forked child: the calls of other threads do not go on there."""
     global _lock, _active  # as above
     _lock, _active = threading.Lock(), 1
     leave()
 
 
-def _noted(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def collect(frame: Any, *args: Any, **kwargs: Any) -> Any:
-        made = _made.get()
-        if made is None:
-            return original(frame, *args, **kwargs)
-        # one collection may call another inside polars: only the outer is the user's
-        token = _made.set(None)
-        try:
-            result = original(frame, *args, **kwargs)
-        finally:
-            _made.reset(token)
-        if len(made) < _MOST_MADE:
-            made.append((frame, result))
-        return result
+def _relation(trail: Trail, relation: Any) -> Seen:
+    from tidemill_lineage.capture.watch.duckdb_doors import seen_of
 
-    return collect
+    return seen_of(trail, relation)
+
+
+def _doors_of(library: str) -> Mapping[str, list[Door]]:
+    if library not in _doors:
+        try:
+            _doors[library] = import_module(_LIBRARIES[library]).doors()
+        except Exception as error:  # noqa: BLE001  # a version with other insides: not watched, and its results are assumed
+            _doors[library] = {}
+            faults[library] = error
+    return _doors[library]
+
+
+faults: dict[str, Exception] = {}
+"""Libraries whose doors could not be made, and why."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill_lineage.capture import flow
 from tidemill_lineage.capture.flow import Flow
+from tidemill_lineage.capture.reading import Readings
 from tidemill_lineage.errors import CaptureError, UnsupportedPlan
 from tidemill_lineage.model import DatasetUrn, Edge, Method
 
@@ -41,6 +42,7 @@ def capture(
     made: Sequence[tuple[pl.LazyFrame, pl.DataFrame]] = (),
     job: str = "",
     columns: Sequence[str] | None = None,
+    readings: Readings | None = None,
     probe_columns: int = PROBE_COLUMNS,
 ) -> Capture:
     """Find the edges from `inputs` to the columns of `result`. Never collects.
@@ -51,6 +53,7 @@ def capture(
             itself are named by their own URL.
         output: URN of what `result` becomes.
         made: Frames that were collected on the way, each with the plan it came from.
+        readings: What else was seen of the call.
         job: Name put on the edges.
         columns: Names of the output's columns, if they differ from the frame's.
         probe_columns: Do not probe wider outputs than this.
@@ -61,14 +64,16 @@ def capture(
     pairs = list(inputs.items()) if isinstance(inputs, Mapping) else list(inputs)
     names = list(columns) if columns is not None else result.collect_schema().names()
     try:
-        return _captured(walk(result, pairs, made), output, names, "plan", job, "")
+        literal = readings.literal if readings is not None else None
+        found = walk(result, pairs, readings.made if readings is not None else made, literal)
+        return _captured(found, output, names, "plan", job, "", readings)
     except Exception as error:  # noqa: BLE001  # a private interface of polars: anything may come out of it; the probe is next
         reason = _why(error)
     if len(names) > probe_columns:
         reason += f"; {len(names)} columns are more than the {probe_columns} that are probed"
         return Capture(edges=whole(dict(pairs), output=output, job=job), method="declared", reason=reason)
     try:
-        return _captured(probe(result, pairs), output, names, "probe", job, reason)
+        return _captured(probe(result, pairs), output, names, "probe", job, reason, readings)
     except Exception as error:  # noqa: BLE001  # as above; what is left is the declared inputs
         return Capture(
             edges=whole(dict(pairs), output=output, job=job), method="declared", reason=f"{reason}; {_why(error)}"
@@ -84,9 +89,14 @@ def whole(inputs: Mapping[DatasetUrn, Any], *, output: DatasetUrn, job: str = ""
     )
 
 
-def _captured(found: Flow, output: DatasetUrn, names: list[str], method: Method, job: str, reason: str) -> Capture:
+def _captured(
+    found: Flow, output: DatasetUrn, names: list[str], method: Method, job: str, reason: str, readings: Readings | None
+) -> Capture:
     if len(found.columns) != len(names):
         raise CaptureError(f"{len(found.columns)} columns found, {len(names)} expected")
+    if readings is not None:
+        decided = flow.combine([found.rows, readings.deciding()])
+        found = flow.substituted(Flow(found.columns, decided, found.inputs), readings.known())
     edges = flow.edges(found, target=output, names=names, method=method, job=job)
     return Capture(edges=tuple(sorted(set(edges))), method=method, reason=reason)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from tidemill_lineage.capture import flow
@@ -27,10 +27,10 @@ _ROLES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Expression node -> its children, and what a column in each child does to the result."""
 
-_VALUES = frozenset({"Literal"})
 
-
-def influences(visitor: Any, node_id: int, child: Flow) -> Influences:
+def influences(
+    visitor: Any, node_id: int, child: Flow, literal: Callable[[Any], Influences] | None = None
+) -> Influences:
     """Say what reaches the value of an expression, given the flow of the node below.
 
     Raises:
@@ -42,10 +42,10 @@ def influences(visitor: Any, node_id: int, child: Flow) -> Influences:
         return child.columns[node.name]
     if kind == "Len":
         return {(urn, ""): frozenset({"AGGREGATION"}) for urn in child.inputs}
-    if kind in _VALUES:
-        return {}
+    if kind == "Literal":
+        return literal(node.value) if literal is not None else {}
     return flow.combine(
-        flow.act(_child(visitor, each, child), role)
+        flow.act(_child(visitor, each, child, literal), role)
         for name, role in _roles(kind)
         for each in _ids(getattr(node, name))
     )
@@ -122,8 +122,8 @@ def _roles(kind: str) -> tuple[tuple[str, str], ...]:
     return _ROLES[kind]
 
 
-def _child(visitor: Any, part: int | str, child: Flow) -> Influences:
-    return child.columns[part] if isinstance(part, str) else influences(visitor, part, child)
+def _child(visitor: Any, part: int | str, child: Flow, literal: Callable[[Any], Influences] | None) -> Influences:
+    return child.columns[part] if isinstance(part, str) else influences(visitor, part, child, literal)
 
 
 def _ids(part: Any) -> list[int | str]:

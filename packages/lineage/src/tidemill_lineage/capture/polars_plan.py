@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PLAN_VERSIONS = frozenset({15, 16})
 """Major versions of the polars plan interface that the walker was tested with: polars 2.0 and 2.1."""
 
+Literal = Callable[[Any], Influences]
+
 _KEEPING_MAPS = frozenset({"rechunk", "hint_sorted", "hint", "fast_count"})
 
 
@@ -25,6 +27,7 @@ def walk(
     result: pl.LazyFrame,
     inputs: Sequence[tuple[DatasetUrn, pl.LazyFrame]],
     made: Sequence[tuple[pl.LazyFrame, pl.DataFrame]] = (),
+    literal: Literal | None = None,
 ) -> Flow:
     """Find the flow of a whole plan.
 
@@ -32,12 +35,15 @@ def walk(
         result: The plan.
         inputs: Where to stop, and what each is called.
         made: Frames that were collected on the way, each with its plan, which is followed in turn.
+        literal: Says what reaches a literal of the plan; by itself nothing does.
 
     Raises:
         UnsupportedPlan: The plan's version, or a node in it, is not known here.
         NotImplementedError: Polars itself does not show a node or an expression.
     """
-    return _Walk(visitor_of(result), _Roots.of(inputs, made)).at_root()
+    roots = _Roots.of(inputs, made)
+    roots.literal = literal
+    return _Walk(visitor_of(result), roots, before=roots.count).at_root()
 
 
 def visitor_of(frame: pl.LazyFrame) -> Any:
@@ -57,9 +63,11 @@ class _Roots:
         self.leaves: dict[Hashable, list[DatasetUrn]] = {}
         self.shapes: dict[Hashable, list[DatasetUrn]] = {}
         self.urns: list[DatasetUrn] = []
-        self.made: dict[Hashable, Any] = {}
-        self.chunks: dict[Hashable, list[tuple[Any, str]]] = {}
+        self.made: dict[Hashable, list[tuple[int, Any]]] = {}
+        self.chunks: dict[Hashable, list[tuple[int, Any, str]]] = {}
         self.found: dict[int, Flow] = {}
+        self.literal: Literal | None = None
+        self.count = 0
 
     @classmethod
     def of(
@@ -74,52 +82,56 @@ class _Roots:
             if key is not None:
                 roots.leaves.setdefault(key, []).append(urn)
                 if type(node).__name__ == "DataFrameScan":
-                    roots._remember(node.df, urn)
+                    roots._remember(node.df, urn, -1)
             else:
                 roots.shapes.setdefault(Fingerprints(visitor).of_current(), []).append(urn)
-        for plan, collected in made:
+        for number, (plan, collected) in enumerate(made):
             if _is_frame(collected):
-                roots.made[frame_key(collected)] = plan
-                roots._remember(collected._df, plan)  # noqa: SLF001  # what a leaf holds
+                roots.made.setdefault(frame_key(collected), []).append((number, plan))
+                roots._remember(collected._df, plan, number)  # noqa: SLF001  # what a leaf holds
+        roots.count = len(made)
         return roots
 
-    def unknown(self, node: Any, names: list[str]) -> Flow:
+    def collected(self, key: Hashable, before: int) -> list[tuple[int, Any]]:
+        """The plans that gave a frame, of those collected before: one that keeps all rows gives its own input again."""
+        return [each for each in self.made.get(key, ()) if each[0] < before]
+
+    def unknown(self, node: Any, names: list[str], before: int) -> Flow:
         """A frame that is none of the inputs: columns that share memory with known ones, and else all inputs."""
-        everything = {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in self.urns}
+        everything = {(urn, ""): frozenset({"TRANSFORMATION?"}) for urn in self.urns}
         shared = chunk_keys(node.df) if type(node).__name__ == "DataFrameScan" else {}
-        columns = {name: self._shared(shared.get(name, [])) or everything for name in names}
+        columns = {name: self._shared(shared.get(name, []), before) or everything for name in names}
         return Flow(columns, {}, frozenset(self.urns))
 
-    def flow_of(self, plan: Any) -> Flow:
-        """The flow of a plan that was collected on the way."""
-        if id(plan) not in self.found:
-            self.found[id(plan)] = Flow({name: {} for name in plan.collect_schema()})
-            self.found[id(plan)] = _Walk(visitor_of(plan), self).at_root()
-        return self.found[id(plan)]
+    def flow_of(self, number: int, plan: Any) -> Flow:
+        """The flow of a plan that was collected on the way; only what was collected before it can be in it."""
+        if number not in self.found:
+            self.found[number] = _Walk(visitor_of(plan), self, before=number).at_root()
+        return self.found[number]
 
-    def _remember(self, frame: Any, source: Any) -> None:
+    def _remember(self, frame: Any, source: Any, number: int) -> None:
         for name, keys in chunk_keys(frame).items():
             for key in keys:
-                self.chunks.setdefault(key, []).append((source, name))
+                self.chunks.setdefault(key, []).append((number, source, name))
 
-    def _shared(self, keys: list[Hashable]) -> Influences:
+    def _shared(self, keys: list[Hashable], before: int) -> Influences:
         """What reaches a column all of whose chunks are known; nothing if one is not."""
         if not keys or not all(key in self.chunks for key in keys):
             return {}
-        return flow.combine(self._origin(*each) for key in keys for each in self.chunks[key][:1])
+        return flow.combine(self._origin(*each) for key in keys for each in self.chunks[key] if each[0] < before)
 
-    def _origin(self, source: Any, name: str) -> Influences:
+    def _origin(self, number: int, source: Any, name: str) -> Influences:
         if isinstance(source, str):
             return {(source, name): frozenset({"IDENTITY"})}
-        known = self.flow_of(source)
+        known = self.flow_of(number, source)
         return flow.combine([known.columns.get(name, {}), known.rows])
 
 
 class _Walk:
     """One pass over one plan; flows are kept by node, as plans are graphs."""
 
-    def __init__(self, visitor: Any, roots: _Roots) -> None:
-        self.visitor, self.roots = visitor, roots
+    def __init__(self, visitor: Any, roots: _Roots, *, before: int) -> None:
+        self.visitor, self.roots, self.before = visitor, roots, before
         self.fingerprints = Fingerprints(visitor) if roots.shapes else None
         self.flows: dict[int, Flow] = {}
 
@@ -151,12 +163,15 @@ class _Walk:
         urns = self.roots.leaves.get(key, []) if key is not None else []
         if self.fingerprints is not None and not urns:
             urns = self.roots.shapes.get(self.fingerprints.of_current(), [])
+        made = self.roots.collected(key, self.before) if key is not None else []
+        if made:
+            # an input that a collected plan gave back unchanged went through that plan, as far as can be known
+            found = [flow.base(urn, names) for urn in urns] + [self.roots.flow_of(*each) for each in made]
+            return _union(found, names)
         if not urns and key is not None:
-            if key in self.roots.made:
-                return self.roots.flow_of(self.roots.made[key])
             urns = list(scanned_urns(node))
             if not urns:
-                return self.roots.unknown(node, names)
+                return self.roots.unknown(node, names, self.before)
         if urns:
             return _union([flow.base(urn, names) for urn in urns], names)
         handler = _HANDLERS.get(type(node).__name__)
@@ -165,11 +180,15 @@ class _Walk:
         return handler(self, node, names)
 
     def named(self, expressions: Iterable[Any], child: Flow) -> dict[str, Influences]:
-        return {each.output_name: influences(self.visitor, each.node, child) for each in expressions}
+        return {
+            each.output_name: influences(self.visitor, each.node, child, self.roots.literal) for each in expressions
+        }
 
     def deciding(self, expressions: Iterable[Any], child: Flow, subtype: str) -> Influences:
         """What the columns named in `expressions` do to the rows."""
-        return flow.combine(flow.act(influences(self.visitor, each.node, child), subtype) for each in expressions)
+        return flow.combine(
+            flow.act(influences(self.visitor, each.node, child, self.roots.literal), subtype) for each in expressions
+        )
 
 
 def _is_frame(value: Any) -> bool:

@@ -72,6 +72,24 @@ def capture_sql(
     )
 
 
+def sql_flows(sql: str, *, catalog: Catalog, dialect: str) -> Iterator[tuple[str, Flow]]:
+    """Read each statement of a script as a flow between names of tables, ``table://name``.
+
+    Yields:
+        The table that a statement writes, empty for a query, and the flow. Later statements are read through it.
+
+    Raises:
+        CaptureError: The SQL cannot be parsed, or a column cannot be placed.
+    """
+    reader = _Reader({}, catalog, dialect)
+    script = _Script(reader, {}, None, "")
+    for each in filter(None, map(sql_statements.written, sql_statements.statements(sql, dialect))):
+        found = _by_name([script.named(each, reader.read(query), None) for query in each.queries])
+        yield each.table, found
+        if each.table:
+            reader.passing(each.table, found)
+
+
 class _Script:
     """The statements of a script, one after the other; what is written to a passing table is read through."""
 
@@ -86,7 +104,7 @@ class _Script:
         Raises:
             CaptureError: It writes nowhere, or the columns do not fit.
         """
-        found = [self._named(each, self.reader.read(query), columns) for query in each.queries]
+        found = [self.named(each, self.reader.read(query), columns) for query in each.queries]
         whole = _by_name(found)
         if each.is_passing and not (is_last and self.output):
             self.reader.passing(each.table, whole)
@@ -98,7 +116,7 @@ class _Script:
         self.edges |= set(flow.edges(whole, target=target, names=names, method="sql", job=self.job))
         self.writes.append(Dataset(urn=target, columns=tuple(Column(name=name) for name in names)))
 
-    def _named(self, each: Written, found: Flow, columns: Sequence[str] | None) -> Flow:
+    def named(self, each: Written, found: Flow, columns: Sequence[str] | None) -> Flow:
         if each.names == ("",):
             return replace(found, columns={})
         names = list(columns or each.names or found.columns)
@@ -275,7 +293,14 @@ class _Reader:
         for _ in range(_RECURSION_ROUNDS if isinstance(scope.expression.parent, exp.CTE) else 1):
             self.partial[id(scope)] = found
             found = _united(found, self.scope(right, outer), scope.expression)
-        return found
+        order = scope.expression.args.get("order")
+        if order is None:
+            return found
+        # names of the result, or ALL
+        by = [found.columns[each.name] for each in order.find_all(exp.Column) if each.name in found.columns]
+        return replace(
+            found, rows=flow.combine([found.rows, flow.act(flow.combine(by or found.columns.values()), "SORT")])
+        )
 
 
 def _place_in_single_tables(query: Any) -> None:
@@ -327,7 +352,8 @@ class _Expressions:
         for name, subtype in _CLAUSES:
             clause = select.args.get(name)
             if clause is not None:
-                yield flow.act(flow.combine(map(self.value, clause.iter_expressions())), subtype)
+                parts = [*clause.iter_expressions(), *_meant_by_all(select, clause)]
+                yield flow.act(flow.combine(map(self.value, parts)), subtype)
         for join in select.args.get("joins") or ():
             on = join.args.get("on")
             if on is not None:
@@ -388,11 +414,28 @@ _VALUE = "TRANSFORMATION"
 _CLAUSES = (("where", "FILTER"), ("group", "GROUP_BY"), ("having", "FILTER"), ("qualify", "FILTER"), ("order", "SORT"))
 
 
+def _meant_by_all(select: Any, clause: Any) -> list[Any]:
+    """What ``GROUP BY ALL`` and ``ORDER BY ALL`` stand for."""
+    from sqlglot import exp
+
+    if isinstance(clause, exp.Group) and clause.args.get("all"):
+        return [each.unalias() for each in select.selects if not each.find(exp.AggFunc)]
+    if isinstance(clause, exp.Order) and any(
+        isinstance(each.this, exp.Var) and each.this.name.upper() == "ALL" for each in clause.expressions
+    ):
+        return [each.unalias() for each in select.selects]
+    return []
+
+
 def _united(left: Flow, right: Flow, operation: Any) -> Flow:
     from sqlglot import exp
 
-    pairs = zip(left.columns.items(), right.columns.values(), strict=False)
-    columns = {name: flow.combine([mine, theirs]) for (name, mine), theirs in pairs}
+    if operation.args.get("by_name"):
+        names = dict.fromkeys([*left.columns, *right.columns])
+        columns = {name: flow.combine([left.columns.get(name, {}), right.columns.get(name, {})]) for name in names}
+    else:
+        pairs = zip(left.columns.items(), right.columns.values(), strict=False)
+        columns = {name: flow.combine([mine, theirs]) for (name, mine), theirs in pairs}
     rows = [left.rows, right.rows]
     if operation.args.get("distinct") or not isinstance(operation, exp.Union):
         rows.append(flow.act(flow.combine([*left.columns.values(), *right.columns.values()]), "GROUP_BY"))

@@ -10,6 +10,7 @@ from tidemill_lineage.model import DatasetUrn
 
 _MOST_PARTS = 64
 """Frames looked for in a list, tuple or dict; more are taken to be alike."""
+_TABLES = frozenset({"DataFrame", "Series", "Table", "RecordBatch", "DuckDBPyRelation"})
 _MODULES = frozenset({"pandas", "pyarrow", "duckdb", "_duckdb"})
 
 
@@ -88,10 +89,24 @@ def columns_of_table(value: Any) -> list[tuple[str, str]]:
     schema = getattr(value, "schema", None)
     if schema is not None and hasattr(schema, "types"):
         return [(str(name), str(kind)) for name, kind in zip(schema.names, schema.types, strict=True)]
+    if type(value).__name__ == "Series":
+        return [*_levels(value), (series_name(value), str(value.dtype))]
     types = getattr(value, "dtypes", None)
     names = [str(each) for each in getattr(value, "columns", ())]
     kinds = [str(each) for each in types] if types is not None else [""] * len(names)
-    return list(zip(names, kinds, strict=True)) if len(names) == len(kinds) else [(name, "") for name in names]
+    found = zip(names, kinds, strict=True) if len(names) == len(kinds) else ((name, "") for name in names)
+    return [*_levels(value), *found]
+
+
+def series_name(value: Any) -> str:
+    """What the one column of a series is called."""
+    return "value" if value.name is None else str(value.name)
+
+
+def _levels(value: Any) -> list[tuple[str, str]]:
+    """Levels of a pandas index that have names: they become columns when the frame is stored."""
+    names = getattr(getattr(value, "index", None), "names", None) or ()
+    return [(str(name), "") for name in names if name is not None]
 
 
 def _kind_of(kind: type) -> str:
@@ -99,6 +114,6 @@ def _kind_of(kind: type) -> str:
         where, name = base.__module__.partition(".")[0], base.__name__
         if where == "polars" and name in ("LazyFrame", "DataFrame"):
             return "lazy" if name == "LazyFrame" else "eager"
-        if where in _MODULES and name in ("DataFrame", "Table", "RecordBatch", "DuckDBPyRelation"):
+        if where in _MODULES and name in _TABLES:
             return "table"
     return "box" if issubclass(kind, (list, tuple, dict)) else "other"
