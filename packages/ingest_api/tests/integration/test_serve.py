@@ -177,7 +177,7 @@ def test_rest_tells_health_metrics_and_openapi(served):
 
     assert {200} == {served.http.get(path).status_code for path in ("/livez", "/readyz", "/v1")}
     assert ("3.1.0", {"/v1", "/v1/things", "/v1/things/{key}"}) == (described["openapi"], set(described["paths"]))
-    assert 'serve_requests_total{api="rest",code="200",route="list"}' in metrics
+    assert 'tidemill_ingest_api_served_requests_total{api="rest",code="200",route="list"}' in metrics
 
 
 def test_long_pages_are_compressed(served):

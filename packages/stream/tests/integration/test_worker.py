@@ -184,7 +184,7 @@ def test_a_killed_member_is_replaced_and_the_last_one_ends_on_sigterm(
             member.wait()
 
     assert code == 0
-    assert "stream_records_consumed_total" in metrics
+    assert "tidemill_stream_records_consumed_total" in metrics
     assert_exact(plan, postgres_url, logs, as_set)
 
 
