@@ -42,6 +42,10 @@ changelog *args:
 docs:
     uv run python docs/generate.py
 
+# Is the deployment real? Builds and starts every image, validates every manifest (as root; minutes).
+deploy-check *args:
+    deploy/check "$@"
+
 # Wheels and source distributions of every package.
 build:
     uv build --all-packages

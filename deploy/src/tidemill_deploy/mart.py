@@ -7,8 +7,8 @@ are added where they are used (`dags/nyc_flights.yaml`).
 from __future__ import annotations
 
 import base64
-import io
 from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     import polars as pl
@@ -79,22 +79,44 @@ def delay_by_carrier(flights: pl.LazyFrame, airlines: pl.LazyFrame) -> pl.LazyFr
 
 
 def plot(delays: pl.DataFrame) -> str:
-    """Draw `delay_by_weather` as bars; return Markdown with the PNG inside it."""
-    from matplotlib.figure import Figure
-
+    """Draw `delay_by_weather` as bars; return Markdown with the drawing (SVG) inside it."""
     origins = delays["origin"].unique().sort().to_list()
     kinds = delays["weather"].unique().sort().to_list()
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(origins)
+    minutes = {(origin, kind): mean for origin, kind, mean in delays.select(_BARS).iter_rows()}
+    drawing = _svg(origins, kinds, minutes)
+    return f"![delay by weather](data:image/svg+xml;base64,{base64.b64encode(drawing.encode()).decode()})"
+
+
+_BARS = ("origin", "weather", "mean_delay_min")
+_COLORS = ("#4878a8", "#e08a3c", "#5a9a68", "#b05a7a")
+_WIDTH, _HEIGHT, _FLOOR = 800, 360, 310
+"""Pixels; bars stand on the floor."""
+
+
+def _svg(origins: list[str], kinds: list[str], minutes: dict[tuple[str, str], float]) -> str:
+    """Draw a group of bars per kind, a bar per origin; each bar carries its number."""
+    highest = max([*(value or 0.0 for value in minutes.values()), 1.0])
+    group = (_WIDTH - 60) / max(1, len(kinds))
+    bar = group * 0.8 / max(1, len(origins))
+    parts = [_text(14, _HEIGHT - 8, "mean departure delay, minutes", anchor="start")]
+    for at, kind in enumerate(kinds):
+        left = 50 + at * group
+        parts.append(_text(left + group * 0.4, _FLOOR + 18, kind))
+        for number, origin in enumerate(origins):
+            value = minutes.get((origin, kind)) or 0.0
+            tall = max(0.0, value) / highest * (_FLOOR - 50)
+            x, color = left + number * bar, _COLORS[number % len(_COLORS)]
+            box = f'x="{x:.1f}" y="{_FLOOR - tall:.1f}" width="{bar * 0.94:.1f}" height="{tall:.1f}"'
+            parts.append(f'<rect {box} fill="{color}"/>')
+            parts.append(_text(x + bar / 2, _FLOOR - tall - 4, f"{value:.0f}"))
     for number, origin in enumerate(origins):
-        of_origin = dict(delays.filter(origin=origin).select("weather", "mean_delay_min").iter_rows())
-        places = [index + number * width for index in range(len(kinds))]
-        axes.bar(places, [of_origin.get(kind, 0.0) for kind in kinds], width, label=origin)
-    axes.set_xticks([index + 0.4 - width / 2 for index in range(len(kinds))], kinds)
-    axes.set_ylabel("mean departure delay, minutes")
-    axes.legend(title="origin", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110)
-    return f"![delay by weather](data:image/png;base64,{base64.b64encode(image.getvalue()).decode()})"
+        color = _COLORS[number % len(_COLORS)]
+        parts.append(f'<rect x="{60 + number * 80}" y="8" width="12" height="12" fill="{color}"/>')
+        parts.append(_text(78 + number * 80, 19, origin, anchor="start"))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}"'
+    ground = '<rect width="100%" height="100%" fill="white"/>'
+    return f'{head} font-family="sans-serif" font-size="12">{ground}{"".join(parts)}</svg>'
+
+
+def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'

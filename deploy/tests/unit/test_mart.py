@@ -1,6 +1,8 @@
 """The marts, on rows small enough to count by hand."""
 
+import base64
 from datetime import UTC, datetime
+from xml.etree import ElementTree as ET
 
 import polars as pl
 import pytest
@@ -60,7 +62,13 @@ def test_flights_of_an_unknown_carrier_are_kept_without_a_name() -> None:
     assert [("ZZ", None, 1, 60.0), ("UA", "United", 2, 15.0)] == found.rows()
 
 
-def test_the_plot_is_a_png_inside_markdown() -> None:
-    found = plot(delay_by_weather(weather(), departures()).collect())
+def test_the_plot_is_a_drawing_with_a_bar_per_origin_and_weather() -> None:
+    delays = delay_by_weather(weather(), departures()).collect()
 
-    assert found.startswith("![delay by weather](data:image/png;base64,iVBOR")
+    found = plot(delays)
+
+    head, _, encoded = found.removesuffix(")").partition("base64,")
+    drawing = ET.fromstring(base64.b64decode(encoded))  # it is well-formed
+    bars = [each for each in drawing.iter("{http://www.w3.org/2000/svg}rect") if float(each.get("y") or 0) > 8]
+    assert head == "![delay by weather](data:image/svg+xml;"
+    assert len(bars) == delays.height

@@ -23,12 +23,12 @@ def _known() -> set[str]:
 
 
 def _board() -> list[str]:
-    board = json.loads((DEPLOY / "grafana" / "tidemill.json").read_text())
+    board = json.loads((DEPLOY / "grafana" / "boards" / "dagster.json").read_text())
     return [target["expr"] for panel in board["panels"] for target in panel["targets"]]
 
 
 def _rules() -> list[str]:
-    rules = yaml.safe_load((DEPLOY / "prometheus-rules.yml").read_text())
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
     return [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
 
 
