@@ -83,7 +83,7 @@ def test_there_is_a_scrape_job_and_a_board_for_each_service() -> None:
 
 
 def test_the_charts_values_say_what_dagster_yaml_says() -> None:
-    ours = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
+    ours = yaml.safe_load((DEPLOY / "instance" / "dagster.yaml").read_text())
     chart = yaml.safe_load((DEPLOY / "kubernetes" / "dagster-values.yaml").read_text())
     daemon = chart["dagsterDaemon"]
     queue = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
@@ -108,7 +108,7 @@ def test_the_charts_values_say_what_dagster_yaml_says() -> None:
 def test_dagster_takes_every_value_of_dagster_yaml(tmp_path, monkeypatch) -> None:
     import dagster as dg
 
-    config = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
+    config = yaml.safe_load((DEPLOY / "instance" / "dagster.yaml").read_text())
     config["storage"] = {"sqlite": {"base_dir": str(tmp_path / "storage")}}  # the real one needs a server: deploy/check
     for part in ("compute_logs", "local_artifact_storage"):
         config[part]["config"]["base_dir"] = str(tmp_path / part)
