@@ -14,6 +14,7 @@ from tidemill_lineage.capture.flow import Flow
 from tidemill_lineage.capture.polars import capture, whole
 from tidemill_lineage.capture.reading import Readings
 from tidemill_lineage.capture.values import VALUES, are_plain, columns_of_table, frames_in, kind_of
+from tidemill_lineage.capture.watch.files import READERS_AND_WRITERS
 from tidemill_lineage.capture.watch.trail import Trail
 from tidemill_lineage.delivery.folding import united
 from tidemill_lineage.graph import columns_of
@@ -44,6 +45,8 @@ class Spec:
     """Whether the output was declared, rather than named after the function."""
     codes: tuple[Any, ...] = ()
     """Code of the function and of those written inside it."""
+    may_read: bool = False
+    """Whether the code names something that reads or writes data by itself."""
     plain_inputs: Inputs = ()
     """The inputs of a call without frames: the same each time."""
 
@@ -87,6 +90,7 @@ class Spec:
         if unknown:
             raise TypeError(f"{name} has no parameter {unknown[0]!r}; it has: {', '.join(parameters)}")
         positions = {each: -1 if p.kind is p.KEYWORD_ONLY else i for i, (each, p) in enumerate(parameters.items())}
+        codes = tuple(_codes(getattr(inspect.unwrap(function), "__code__", None)))
         return cls(
             job=name,
             output=output or f"python://{name}",
@@ -97,7 +101,8 @@ class Spec:
                 value for each, value in defaults.items() if each not in inputs and kind_of(value) != "other"
             ),
             is_declared=output is not None,
-            codes=tuple(_codes(getattr(inspect.unwrap(function), "__code__", None))),
+            codes=codes,
+            may_read=any(not READERS_AND_WRITERS.isdisjoint(code.co_names) for code in codes),
             plain_inputs=tuple((urn, None) for urn in inputs.values()),
         )
 
@@ -183,19 +188,23 @@ class Call:
         if error is not None:
             self.error_type = type(error).__name__
             self.error = f"{self.error_type}: {told(str(error))}"
-        if self.inputs is self.spec.plain_inputs and are_plain(results):
+        has_own = self.trail is not None and bool(self.trail.reads or self.trail.writes)
+        if not has_own and self.inputs is self.spec.plain_inputs and are_plain(results):
             self.results = self.spec.plain_results if results else ()
             return
         frames = [(key, each) for result in results for key, each in frames_in(result)]
-        if not frames and not any(kind_of(each) != "other" for _, each in self.inputs):
+        if not has_own and not frames and not any(kind_of(each) != "other" for _, each in self.inputs):
             self.results = ((self.spec.output, None),) if results else ()
             self.forget_frames()
             return
         self.has_frames = True
         named = [(self.spec.output_of(key), each) for key, each in frames]
-        self.results = tuple([(urn, _kept(each, self.trail)) for urn, each in named]) or (
-            ((self.spec.output, None),) if results else ()
-        )
+        written = _written(self.trail) if error is None else ()
+        has_output = bool(results) and (self.spec.is_declared or not written)
+        self.results = (*[(urn, _kept(each, self.trail)) for urn, each in named], *written)
+        if not named and has_output:
+            # without a frame it is known only that there is a result
+            self.results = ((self.spec.output, None), *written)
         # after what it was made of was looked up: a frame that was handed on may be the result of another step
         for urn, each in named:
             VALUES.note(each, urn)
@@ -226,9 +235,26 @@ def _kept(value: Any, trail: Trail | None = None) -> Any:
     return value if kind in ("lazy", "eager") or isinstance(value, Shape) else None
 
 
+def _written(trail: Trail | None) -> Inputs:
+    """The files and tables a call wrote by itself, and what is kept of what went into them."""
+    if trail is None:
+        return ()
+    return tuple([(urn, _shape(each)) for urn, values in trail.writes.items() for each in values])
+
+
+def _shape(value: Any) -> Any:
+    if not isinstance(value, tuple):
+        return value
+    columns, found = value
+    return Shape(tuple([Column(name=name, type=kind) for name, kind in columns]), found)
+
+
 def to_run(call: Call) -> Run:
     """Read the plans of a call; does not collect."""
-    reads = united([[Dataset(urn=urn, columns=schema_of(value)) for urn, value in call.inputs]])
+    own = call.trail.reads if call.trail is not None else {}
+    given = [Dataset(urn=urn, columns=schema_of(value)) for urn, value in call.inputs]
+    given += [Dataset(urn=urn, columns=tuple(Column(name=each) for each in names)) for urn, names in own.items()]
+    reads = united([given])
     if call.error is not None:
         return Run(
             id=call.run_id, job=call.spec.job, state="FAIL", started_at=call.started_at, ended_at=call.ended_at,
@@ -236,9 +262,10 @@ def to_run(call: Call) -> Run:
         )  # fmt: skip
     edges: set[Edge] = set()
     readings = Readings(call.trail, _polars(call.inputs))
+    inputs = (*call.inputs, *((urn, None) for urn in own))
     for urn, result in call.results:
-        edges.update(edges_of(result, call.inputs, readings, output=urn, job=call.spec.job))
-    scanned = {edge.source for edge in edges} - {urn for urn, _ in call.inputs}
+        edges.update(edges_of(result, inputs, readings, output=urn, job=call.spec.job))
+    scanned = {edge.source for edge in edges} - {each.urn for each in reads}
     return Run(
         id=call.run_id,
         job=call.spec.job,

@@ -261,6 +261,8 @@ class Tracer:
             inputs = spec.inputs_of(args, kwargs)
             call = Call(spec=spec, run_id=self.current_run(), inputs=inputs, started_at=self._clock())
             libraries = libraries_of(inputs) if is_whole and inputs is not spec.plain_inputs else None
+            if libraries is None and is_whole and spec.may_read:
+                libraries = ()
             if libraries is not None:
                 call.trail = Trail(inputs, spec.codes)
                 call.token = hooks.start(call.trail, libraries)

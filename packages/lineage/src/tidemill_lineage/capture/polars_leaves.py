@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from pathlib import Path
 from typing import Any
 
+from tidemill_lineage.capture.watch.files import urn_of
 from tidemill_lineage.errors import UnsupportedPlan
 from tidemill_lineage.model import DatasetUrn
 
@@ -59,7 +59,7 @@ def scanned_urns(node: Any) -> tuple[DatasetUrn, ...]:
 
 
 def _one_name(paths: Iterable[str]) -> set[DatasetUrn]:
-    urns = {path if "://" in path else Path(path).absolute().as_uri() for path in paths}
+    urns = {urn for path in paths if (urn := urn_of(path)) is not None}
     return urns if len(urns) == 1 else {urn.rsplit("/", 1)[0] for urn in urns}
 
 

@@ -8,12 +8,14 @@ Values that leave for plain Python are not seen: whatever may be made of them st
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from tidemill_lineage.capture import flow
 from tidemill_lineage.capture.flow import Influences
+from tidemill_lineage.capture.watch import files
 from tidemill_lineage.capture.watch.op import Door, Op, Rule, function_door
 from tidemill_lineage.capture.watch.seen import NOTHING, SUM, VALUE, Seen
 from tidemill_lineage.capture.watch.trail import names_of
@@ -88,7 +90,11 @@ def doors() -> Mapping[str, list[Door]]:
         function_door(compat, "table_to_dataframe", _to_pandas),
         function_door(compat, "dataframe_to_arrays", _from_pandas),
     ]
-    return {"deep": [each for each in found if each is not None], "entry": [each for each in entry if each is not None]}
+    readers = files.arrow_doors(sys.modules)
+    return {
+        "deep": [each for each in found if each is not None],
+        "entry": [*(each for each in entry if each is not None), *readers],
+    }
 
 
 def _rule_of(name: str) -> Rule:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tidemill_lineage.capture import flow
 from tidemill_lineage.capture.flow import Flow
+from tidemill_lineage.capture.watch import files
 from tidemill_lineage.capture.watch.op import Door, Op, current, method_door, watched
 from tidemill_lineage.capture.watch.seen import Seen
 from tidemill_lineage.capture.watch.trail import Trail, is_tabular, names_of
@@ -64,7 +65,7 @@ def doors() -> Mapping[str, list[Door]]:
             if original is not None:
                 found.append(Door(owner, name, watched(original, name, _source, is_method=owner is connection)))
     found += [method_door(owner, name, _fetched) for owner in (relation, connection) for name in _FETCHED]
-    return {"entry": [each for each in found if each is not None]}
+    return {"entry": [*(each for each in found if each is not None), *files.duckdb_doors(relation)]}
 
 
 def seen_of(trail: Trail, relation: Any) -> Seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from tidemill_lineage.capture.watch import files
 from tidemill_lineage.capture.watch import pandas_groups as groups
 from tidemill_lineage.capture.watch import pandas_joins as joins
 from tidemill_lineage.capture.watch import pandas_rules as rules
@@ -53,7 +54,7 @@ _TABLE: Mapping[Rule, str] = {
     rules.spread: "stack unstack transpose T unique searchsorted",
     rules.left_alone: "to_numpy to_list tolist to_dict to_records values array items iterrows itertuples __iter__"
     " __array__ __dataframe__ __arrow_c_stream__ __float__ __int__ __bool__ __contains__ at iat"
-    " to_string to_json",
+    " to_string",
     rules.sized: "shape size empty __len__",
     rules.of_itself: "loc iloc str dt cat list struct",
     rules.index_of: "index",
@@ -134,7 +135,7 @@ def doors() -> Mapping[str, list[Door]]:
 
     if int(pd.__version__.split(".")[0]) not in VERSIONS:
         return {}
-    return {"entry": _constructors(pd), "deep": _operations(pd)}
+    return {"entry": [*_constructors(pd), *files.pandas_doors(pd)], "deep": _operations(pd)}
 
 
 def _operations(pd: Any) -> list[Door]:

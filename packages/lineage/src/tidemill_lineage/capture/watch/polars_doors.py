@@ -8,6 +8,7 @@ from typing import Any
 
 from tidemill_lineage.capture import flow
 from tidemill_lineage.capture.flow import Influences
+from tidemill_lineage.capture.watch import files
 from tidemill_lineage.capture.watch.op import Door, Op, Rule, current, function_door, method_door
 from tidemill_lineage.capture.watch.seen import NOTHING, Seen
 from tidemill_lineage.capture.watch.trail import Trail
@@ -42,7 +43,8 @@ def doors() -> Mapping[str, list[Door]]:
     found += [function_door(pl, name, _from_other) for name in ("from_pandas", "from_arrow")]
     found += [method_door(pl.DataFrame, "__init__", _constructed)]
     deep = [method_door(pl.Series, name, _series) for name in _series_names(pl.Series)]
-    return {"entry": [each for each in found if each is not None], "deep": [each for each in deep if each is not None]}
+    entry = [*(each for each in found if each is not None), *files.polars_doors(pl)]
+    return {"entry": entry, "deep": [each for each in deep if each is not None]}
 
 
 def _collecting(original: Callable[..., Any], polars: Any) -> Callable[..., Any]:
@@ -131,7 +133,9 @@ def _stacked(op: Op) -> None:
 
 def _converted(op: Op) -> Seen:
     op.trail.come_in("pandas" if op.name == "to_pandas" else "pyarrow")
-    return whole(op.trail, op.me)
+    seen = whole(op.trail, op.me)
+    op.trail.remember(op.result, seen)
+    return seen
 
 
 def _series(op: Op) -> Seen | Influences | None:

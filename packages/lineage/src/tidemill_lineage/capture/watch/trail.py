@@ -35,7 +35,7 @@ class Trail:
         inputs: The datasets the call was given.
         codes: Code of the traced function and of those written inside it; their literals are no more than that.
         reads: Files and tables it read by itself, and their columns.
-        writes: Those it wrote, and what went into them.
+        writes: Those it wrote, and what went into them: polars frames, or columns with what reaches them.
         made: Polars plans that were collected, and what each gave.
         frames: Polars frames whose plan explains a value here, by the name that stands for them.
         explained: Polars frames that a value here explains, by that name.
@@ -46,8 +46,8 @@ class Trail:
 
     inputs: tuple[tuple[DatasetUrn, Any], ...] = ()
     codes: tuple[Any, ...] = ()
-    reads: dict[DatasetUrn, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    writes: dict[DatasetUrn, Any] = field(default_factory=dict)
+    reads: dict[DatasetUrn, tuple[str, ...]] = field(default_factory=dict)
+    writes: dict[DatasetUrn, list[Any]] = field(default_factory=dict)
     made: list[tuple[Any, Any]] = field(default_factory=list)
     frames: dict[DatasetUrn, Any] = field(default_factory=dict)
     explained: dict[DatasetUrn, tuple[Any, Seen]] = field(default_factory=dict)
@@ -101,8 +101,10 @@ class Trail:
 
     def remember(self, value: Any, seen: Seen) -> None:
         """Remember the memory of an Arrow value, so that its columns are known in other tables."""
+        if not is_arrow(value):
+            return
         self._is_blind = True
-        if not is_arrow(value) or len(self._pinned) >= _MOST_HELD:
+        if len(self._pinned) >= _MOST_HELD:
             return
         self._pinned.append(value)
         for keys, influences in zip(memory_of(value), seen.values, strict=False):
@@ -172,6 +174,16 @@ class Trail:
         ):
             return NOTHING
         return self.left()
+
+    def wrote(self, urn: DatasetUrn, value: Any) -> None:
+        """Remember what went into a file or a table, as it is now."""
+        kind = kind_of(value)
+        if kind == "eager":
+            value = value.clone()
+        elif kind != "lazy":
+            columns = tuple(columns_of_table(value))
+            value = (columns, self.flow_of(value, [name for name, _ in columns]))
+        self.writes.setdefault(urn, []).append(value)
 
     def stand_in(self, frame: Any) -> DatasetUrn:
         """The name that stands for a polars frame, whose plan is read later."""
@@ -282,7 +294,7 @@ class Trail:
 
     def everything(self) -> Influences:
         """All inputs, as wholes: what stands for a value that nothing explains."""
-        return {(urn, ""): frozenset({"TRANSFORMATION?"}) for urn, _ in self.inputs}
+        return {(urn, ""): frozenset({"TRANSFORMATION?"}) for urn in (*(urn for urn, _ in self.inputs), *self.reads)}
 
     def _inside(self, value: Any, known: Iterable[Hashable], code: Any, deep: int) -> Influences:
         parts: Sequence[Any] = [*value, *value.values()] if isinstance(value, Mapping) else list(value)
