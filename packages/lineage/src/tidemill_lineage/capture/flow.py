@@ -34,6 +34,8 @@ class Flow:
     inputs: frozenset[DatasetUrn] = frozenset()
     is_table: bool = False
     """Whether this is a base table, which may have columns that are not listed here."""
+    spread: Influences = field(default_factory=dict)
+    """What reaches columns that cannot be listed; empty if all are."""
 
 
 def combine(found: Iterable[Influences]) -> dict[Origin, frozenset[str]]:
@@ -72,12 +74,13 @@ def substituted(flow: Flow, known: Mapping[DatasetUrn, Flow]) -> Flow:
         {name: _through(each, known) for name, each in flow.columns.items()},
         combine(_through(each, known) for each in rows),
         flow.inputs.difference(known).union(*(known[urn].inputs for urn in used)),
+        spread=_through(flow.spread, known),
     )
 
 
 def origins(flow: Flow) -> frozenset[DatasetUrn]:
     """The datasets that anything in a flow comes from."""
-    return frozenset(urn for each in (*flow.columns.values(), flow.rows) for urn, _ in each)
+    return frozenset(urn for each in (*flow.columns.values(), flow.rows, flow.spread) for urn, _ in each)
 
 
 def _through(influences: Influences, known: Mapping[DatasetUrn, Flow]) -> Influences:
@@ -114,7 +117,8 @@ def edges(flow: Flow, *, target: DatasetUrn, names: Sequence[str], method: Metho
                     kind=kind_of(subtype), subtype=subtype.rstrip(ASSUMED), job=job,
                     method="assumed" if is_assumed else method,
                 )  # fmt: skip
-    for (source, column), subtypes in flow.rows.items():
+    # of columns that cannot be listed no more is known than that they are of the target
+    for (source, column), subtypes in (*flow.rows.items(), *act(flow.spread, "TRANSFORMATION?").items()):
         for subtype in subtypes:
             yield Edge(
                 target=target, source=source, source_column=column,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tidemill_lineage.capture import flow, sql_derived, sql_statements
+from tidemill_lineage.capture import flow, sql_derived, sql_rewrites, sql_statements
 from tidemill_lineage.capture.flow import Flow, Influences
 from tidemill_lineage.capture.sql_statements import Written
 from tidemill_lineage.delivery.folding import united
@@ -109,7 +109,8 @@ class _Script:
         if each.is_passing and not (is_last and self.output):
             self.reader.passing(each.table, whole)
             return
-        target = (self.output if is_last else None) or (_urn(each.table, self.tables) if each.table else None)
+        written = _urn(each.table, self.tables) if each.table else each.file or None
+        target = (self.output if is_last else None) or written
         if target is None:
             raise CaptureError("the query writes to no table: say what its result is with `output`")
         names = list(whole.columns)
@@ -124,6 +125,13 @@ class _Script:
         if not columns and not each.names and len(known) >= len(names):
             # an INSERT without a list fills the table's columns in order
             names = known[: len(names)]
+        if found.spread:
+            # how many columns there are is not known: those that are listed may each be any
+            missing = flow.act(found.spread, "TRANSFORMATION?")
+            wanted = list(columns or each.names or known)
+            if not wanted:
+                return found
+            return replace(found, columns={name: found.columns.get(name, missing) for name in wanted}, spread={})
         if len(names) != len(found.columns):
             raise CaptureError(f"the query has {len(found.columns)} columns, {len(names)} names were given")
         return replace(found, columns=dict(zip(names, found.columns.values(), strict=True)))
@@ -136,6 +144,7 @@ def _by_name(found: Sequence[Flow]) -> Flow:
         {name: flow.combine(each.columns.get(name, {}) for each in found) for name in names},
         flow.combine(each.rows for each in found),
         frozenset().union(*(each.inputs for each in found)),
+        spread=flow.combine(each.spread for each in found),
     )
 
 
@@ -162,6 +171,7 @@ class _Reader:
         from sqlglot.errors import SqlglotError
         from sqlglot.optimizer.scope import build_scope
 
+        query = sql_rewrites.rewritten(query.copy(), self._starred)
         try:
             qualified = self._qualified(query.copy())
         except SqlglotError:
@@ -176,6 +186,16 @@ class _Reader:
         if scope is None:
             raise CaptureError("the query has no SELECT")
         return self.scope(scope, {})
+
+    def _starred(self, query: Any) -> list[str] | None:
+        """The columns of a query of ``*``; None where its sources are not known."""
+        from sqlglot.errors import SqlglotError
+
+        try:
+            found = [each.alias_or_name for each in self._qualified(query).selects]
+        except SqlglotError:
+            return None
+        return None if any(name in ("", "*") or name.startswith(sql_rewrites.SPREAD) for name in found) else found
 
     def _qualified(self, query: Any) -> Any:
         from sqlglot.optimizer.qualify import qualify
@@ -234,12 +254,32 @@ class _Reader:
         read = _Expressions(self, sources, nested, inputs)
         read.own = {name: sources[name] for name in scope.selected_sources if name in sources}
         columns: dict[str, Influences] = {}
+        spread: list[Influences] = []
         for index, projection in enumerate(scope.expression.selects):
             name = projection.alias_or_name or f"_col_{index}"
+            if name == "*" or name.startswith(sql_rewrites.SPREAD):
+                spread.append(self._spread(projection.unalias(), read, own))
+                continue
             columns[name if name not in columns else f"{name}_{index}"] = read.value(projection.unalias())
         read.aliases = columns
         rows = [each.rows for each in own] + list(read.deciding(scope.expression))
-        return Flow(columns, flow.combine(rows), inputs)
+        return Flow(columns, flow.combine(rows), inputs, spread=flow.combine(spread))
+
+    def _spread(self, node: Any, read: _Expressions, own: Sequence[Flow]) -> Influences:
+        """What reaches the columns that a star stands for, where they cannot be listed."""
+        from sqlglot import exp
+
+        if isinstance(node, exp.Column) and node.name.startswith(sql_rewrites.SPREAD):
+            return flow.combine(each.spread for each in own)
+        if isinstance(node, exp.Star):
+            return flow.combine(map(_anything_of, own))
+        if isinstance(node, exp.Column) and node.name == "*":
+            source = read.sources.get(node.table)
+            if source is not None:
+                return _anything_of(source)
+            # not a table: the fields of a struct
+            return flow.act(read.value(exp.column(node.table)), _VALUE)
+        return read.value(node)
 
     def _derived(self, scope: Any, outer: Mapping[str, Flow]) -> Flow:
         """A table made in FROM; it may name the tables before it."""
@@ -378,7 +418,7 @@ class _Expressions:
                 return {(next(iter(source.inputs)), node.name): frozenset({"IDENTITY"})}
             if source.columns and not source.inputs:  # a table made in FROM, named by its alias
                 return flow.act(flow.combine(source.columns.values()), "TRANSFORMATION")
-            return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in source.inputs}
+            return _anything_of(source)
         return {(urn, ""): frozenset({"TRANSFORMATION"}) for urn in self.inputs}
 
     def _placed(self, name: str) -> Flow | None:
@@ -427,6 +467,13 @@ def _meant_by_all(select: Any, clause: Any) -> list[Any]:
     return []
 
 
+def _anything_of(source: Flow) -> Influences:
+    """What may reach a column of a source that is not listed."""
+    if source.spread and not source.is_table:
+        return flow.act(source.spread, "TRANSFORMATION?")
+    return {(urn, ""): frozenset({"TRANSFORMATION?"}) for urn in source.inputs}
+
+
 def _united(left: Flow, right: Flow, operation: Any) -> Flow:
     from sqlglot import exp
 
@@ -439,7 +486,8 @@ def _united(left: Flow, right: Flow, operation: Any) -> Flow:
     rows = [left.rows, right.rows]
     if operation.args.get("distinct") or not isinstance(operation, exp.Union):
         rows.append(flow.act(flow.combine([*left.columns.values(), *right.columns.values()]), "GROUP_BY"))
-    return Flow(columns, flow.combine(rows), left.inputs | right.inputs)
+    spread = flow.combine([left.spread, right.spread])
+    return Flow(columns, flow.combine(rows), left.inputs | right.inputs, spread=spread)
 
 
 def _roles(node: Any) -> Iterator[tuple[Any, str]]:

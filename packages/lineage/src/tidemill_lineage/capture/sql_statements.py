@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tidemill_core.plugins import did_you_mean
 
 from tidemill_lineage.errors import CaptureError
+from tidemill_lineage.model import DatasetUrn
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\$\{")
 
@@ -31,6 +33,8 @@ class Written:
     names: tuple[str, ...] = ()
     by_position: bool = False
     is_passing: bool = False
+    file: DatasetUrn = ""
+    """The file that a COPY writes."""
 
 
 def statements(sql: str, dialect: str) -> list[Any]:
@@ -46,9 +50,33 @@ def statements(sql: str, dialect: str) -> list[Any]:
     if dialect.split(",", maxsplit=1)[0].strip().lower() not in known:
         raise CaptureError(f"unknown SQL dialect {dialect!r}{did_you_mean(dialect, known)}")
     try:
-        return [each for each in sqlglot.parse(sql, dialect=dialect) if each is not None]
+        return [_understood(each, dialect) for each in sqlglot.parse(sql, dialect=dialect) if each is not None]
     except sqlglot.errors.SqlglotError as error:
         raise CaptureError(f"the SQL cannot be parsed: {str(error).splitlines()[0]}") from error
+
+
+def _understood(statement: Any, dialect: str) -> Any:
+    """A statement that the parser knows; one that writes data and is not known is refused, not left out in silence."""
+    import sqlglot
+    from sqlglot import exp
+
+    if not isinstance(statement, exp.Command):
+        return statement
+    text = f"{statement.name} {statement.args.get('expression') or ''}"
+    if not _WRITES.match(text):
+        return statement
+    # CREATE TABLE ... AS PIVOT ... is known when the PIVOT stands in brackets
+    written = _PIVOTED.sub(r"\1 SELECT * FROM (\2", text.rstrip("; \n")) + ")"  # noqa: S608  # parsed, never run
+    found = sqlglot.parse_one(written, dialect=dialect) if _PIVOTED.search(text) else None
+    if found is None or isinstance(found, exp.Command):
+        raise CaptureError(f"a statement that writes data cannot be read: {text[:80]!r}")
+    return found
+
+
+_WRITES = re.compile(
+    r"\s*(CREATE\b.*\b(TABLE|VIEW)\b.*\bAS\b|INSERT\b|MERGE\b|UPDATE\b|COPY\b)", re.IGNORECASE | re.DOTALL
+)
+_PIVOTED = re.compile(r"\b(AS|INTO\s+[\w.\"]+)\s+((?:UN)?PIVOT\b)", re.IGNORECASE)
 
 
 def _refuse_template(sql: str) -> None:
@@ -71,23 +99,34 @@ def written(statement: Any) -> Written | None:
         table = name_of(into.this) if into is not None else ""
         is_passing = into is not None and bool(into.args.get("temporary"))
         return Written(table=table, queries=(statement,), is_passing=is_passing)
-    if isinstance(statement, exp.Update):
-        return _update(statement)
-    if isinstance(statement, exp.Merge):
-        return _merge(statement)
-    if isinstance(statement, exp.Delete):
-        return _delete(statement)
+    readers = {exp.Pivot: _alone, exp.Copy: _copy, exp.Update: _update, exp.Merge: _merge, exp.Delete: _delete}
+    reader = readers.get(type(statement))
+    if reader is not None:
+        return reader(statement)
     query = statement.args.get("expression")
-    if isinstance(statement, (exp.Insert, exp.Create)) and isinstance(query, exp.Query):
+    if isinstance(statement, (exp.Insert, exp.Create)) and isinstance(query, (exp.Query, exp.Pivot)):
         return _insert(statement, query)
+    if isinstance(statement, exp.Create) and statement.kind in ("TABLE", "VIEW") and query is not None:
+        raise CaptureError(f"what {name_of(_table_of(statement))} is made of cannot be read: {query.sql()[:80]!r}")
     return None
+
+
+def _table_of(statement: Any) -> Any:
+    from sqlglot import exp
+
+    return statement.this.this if isinstance(statement.this, exp.Schema) else statement.this
+
+
+def _alone(statement: Any) -> Written:
+    """``PIVOT ...`` and ``UNPIVOT ...`` by themselves."""
+    return Written(table="", queries=(statement,))
 
 
 def _insert(statement: Any, query: Any) -> Written:
     from sqlglot import exp
 
     for with_ in (statement.args.get("with_"), statement.args.get("with")):
-        if with_ is not None and not query.ctes:
+        if with_ is not None and isinstance(query, exp.Query) and not query.ctes:
             query.set("with_", with_)
     target = statement.this
     listed = tuple(each.name for each in target.expressions) if isinstance(target, exp.Schema) else ()
@@ -98,6 +137,36 @@ def _insert(statement: Any, query: Any) -> Written:
         table=name_of(table), queries=(query,), names=listed if is_insert else (), by_position=is_insert,
         is_passing=passing,
     )  # fmt: skip
+
+
+def _copy(statement: Any) -> Written:
+    """``COPY t FROM 'file'``, ``COPY t TO 'file'``, ``COPY (query) TO 'file'``.
+
+    Raises:
+        CaptureError: The other side is no file.
+    """
+    from sqlglot import exp
+
+    files = [each for each in statement.args.get("files") or () if isinstance(each, exp.Literal) and each.is_string]
+    if not files:
+        raise CaptureError("this COPY goes through the client or a program: what is on the other side is not known")
+    target = statement.this
+    table = target.this if isinstance(target, exp.Schema) else target
+    listed = tuple(each.name for each in target.expressions) if isinstance(target, exp.Schema) else ()
+    if statement.args.get("kind"):
+        reader = exp.Table(this=exp.Anonymous(this="read_csv", expressions=[each.copy() for each in files]))
+        query = exp.Select(expressions=[exp.Star()]).from_(reader)
+        return Written(table=name_of(table), queries=(query,), names=listed, by_position=True)
+    if isinstance(table, exp.Table):
+        columns: list[Any] = [exp.column(name) for name in listed]
+        query = exp.Select(expressions=columns or [exp.Star()]).from_(table.copy())
+        return Written(table="", queries=(query,), file=file_urn(files[0].name))
+    return Written(table="", queries=(table.unnest(),), file=file_urn(files[0].name))
+
+
+def file_urn(path: str) -> DatasetUrn:
+    """A file as a dataset."""
+    return path if "://" in path else Path(path).absolute().as_uri()
 
 
 def _update(statement: Any) -> Written:
