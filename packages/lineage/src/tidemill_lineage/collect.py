@@ -107,10 +107,23 @@ def _exported(store: StoredGraph, path: Path, page: Path | None) -> tuple[dict[s
         from tidemill_lineage.html import write_page
 
         write_page(graph, page)
-    facts = _facts(graph)
+    facts, digest = _facts(graph), _digest(graph)
     # the revision was read before the graph: what came between is exported the next time
-    store.keep_note(_EXPORTED, orjson.dumps({"revision": revision, "facts": facts}).decode())
-    return facts, is_changed
+    store.keep_note(_EXPORTED, orjson.dumps({"revision": revision, "digest": digest, "facts": facts}).decode())
+    return facts, is_changed and told.get("digest") != digest
+
+
+def _digest(graph: Graph) -> str:
+    """Tell graphs apart that differ in more than times.
+
+    The store counts what its subjects say. Two may say one thing in turn, such as an asset and the
+    table that keeps it, whose rows a run without work writes no more: then nothing else is shown.
+    """
+    value = graph_value(graph)
+    for edge in value["edges"]:
+        edge.pop("run", None)
+        edge.pop("at", None)
+    return hashlib.sha256(orjson.dumps(value)).hexdigest()
 
 
 def _facts(graph: Graph) -> dict[str, int]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemill_lineage import EventLog, Graph, SqliteEmitter, StoredGraph, declare, merge
 from tidemill_lineage.collect import collect
 from tidemill_lineage.document import parse_graph
-from tidemill_lineage.model import Run
+from tidemill_lineage.model import Dataset, Run, asset_urn
 
 from .test_merging import runs as any_run
 
@@ -51,6 +53,49 @@ def test_the_same_edges_of_a_newer_run_are_no_change_and_write_nothing(log: Even
     assert not again.changed
     assert (path.stat().st_mtime_ns, page.stat().st_mtime_ns) == written
     assert again.graph().edges[0].run == "2"
+
+
+def _shown(path: Path) -> object:
+    value = orjson.loads(path.read_bytes())
+    for edge in value["edges"]:
+        edge.pop("run", None)
+        edge.pop("at", None)
+    return value
+
+
+@given(told=st.lists(any_run, min_size=1, max_size=6))
+def test_a_collection_tells_of_a_change_when_the_document_shows_another_graph(
+    told: list[Run], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("home")
+    log, path = EventLog(folder / "events"), folder / "lineage.json"
+    collect(log, path)
+    before = _shown(path)
+    for run in told:
+        log.append(run)
+
+        found = collect(log, path)
+
+        assert found.changed == (_shown(path) != before)
+        before = _shown(path)
+
+
+def test_a_step_that_traced_its_plan_and_wrote_nothing_is_no_change(log: EventLog, tmp_path: Path) -> None:
+    path = tmp_path / "lineage.json"
+    asset, table = asset_urn("mart"), "postgres://db/mart"
+    told = a_run("1", 1)
+    edges = tuple(replace(each, target=asset) for each in told.edges)
+    kept = Dataset(urn=table, asset_key="mart")
+    log.append(replace(told, edges=edges, writes=(Dataset(urn=asset), kept)))
+    assert collect(log, path).changed
+
+    # traced again, and found unchanged: the asset is spoken of, the table that stores it is not
+    again = [replace(each, run="2", at=2.0) for each in edges]
+    log.append(replace(told, id="2", ended_at=2.0, edges=tuple(again), writes=(Dataset(urn=asset),)))
+
+    assert not collect(log, path).changed
+    log.append(a_run("3", 3, "i://b"))  # the negative control
+    assert collect(log, path).changed
 
 
 def test_the_whole_graph_is_read_only_when_it_changed(
