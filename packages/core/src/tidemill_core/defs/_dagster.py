@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from dagster._core.storage.event_log import SqliteEventLogStorage as SqliteEventLogStorage
     from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager as LocalComputeLogManager
     from dagster._core.storage.tags import PARENT_RUN_ID_TAG as PARENT_RUN_ID_TAG
+    from dagster._grpc.types import ExecuteStepArgs as ExecuteStepArgs
+    from dagster._serdes import serialize_value as serialize_value
+    from dagster._serdes import unpack_value as unpack_value
     from dagster._utils.error import serializable_error_info_from_exc_info as serializable_error_info_from_exc_info
     from dagster._utils.schedules import is_valid_cron_schedule as is_valid_cron_schedule
     from dagster._utils.schedules import schedule_execution_time_iterator as schedule_execution_time_iterator
@@ -119,6 +122,9 @@ PLACES: dict[str, str] = {
     "schedule_execution_time_iterator": "dagster._utils.schedules",
     "serializable_error_info_from_exc_info": "dagster._utils.error",
     "trigger_hook": "dagster._core.execution.plan.execute_plan",
+    "ExecuteStepArgs": "dagster._grpc.types",
+    "serialize_value": "dagster._serdes",
+    "unpack_value": "dagster._serdes",
 }
 """The module of each name."""
 _RENAMED = {"trigger_hook": "_trigger_hook"}

@@ -36,6 +36,8 @@ from tidemill_core.defs.executor.plan import PlanExecutor
 from tidemill_core.defs.executor.pools import PoolClaims
 from tidemill_core.defs.executor.scheduler import Scheduler
 from tidemill_core.errors import ConfigError
+from tidemill_core.extras import MissingExtra
+from tidemill_core.settings import Settings
 
 
 def default_max_concurrent() -> int:
@@ -96,15 +98,18 @@ def executor_by_name(
         return threads_executor.configured(config, name="threads") if config else threads_executor
     if name == "multiprocess":
         return dg.multiprocess_executor.configured(config, name="multiprocess") if config else dg.multiprocess_executor
-    packages = {"celery": ("dagster_celery", "celery_executor"), "k8s": ("dagster_k8s", "k8s_job_executor")}
-    if name not in packages:
+    if name == "celery":
+        from tidemill_core.defs.executor.celery import celery_executor_of
+
+        return celery_executor_of(Settings.from_env())
+    if name != "k8s":
         raise ConfigError(f"unknown executor {name!r}; known: in_process, threads, multiprocess, celery, k8s")
-    module, attribute = packages[name]
     try:
-        found: dg.ExecutorDefinition = getattr(__import__(module), attribute)
+        from dagster_k8s import k8s_job_executor
     except ImportError as error:
-        raise ConfigError(f"executor {name!r} needs the package {module.replace('_', '-')}: {error}") from error
-    return found.configured(config, name=found.name) if config and name == "k8s" else found
+        raise MissingExtra("the executor 'k8s'", "k8s") from error
+    found: dg.ExecutorDefinition = k8s_job_executor
+    return found.configured(config, name=found.name) if config else found
 
 
 class ThreadsExecutor(PlanExecutor):
