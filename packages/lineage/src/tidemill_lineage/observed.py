@@ -179,6 +179,22 @@ class Call:
     """What was done on the way."""
     token: hooks.Token | None = None
 
+    def watch(self) -> None:
+        """Note what is done to frames from now on, in this thread or task, if the call may do anything to one."""
+        libraries = libraries_of(self.inputs) if self.inputs is not self.spec.plain_inputs else None
+        if libraries is None and not self.spec.may_read:
+            return
+        self.trail = Trail(self.inputs, self.spec.codes)
+        self.token = hooks.start(self.trail, libraries or ())
+
+    def unwatch(self) -> Sequence[Exception]:
+        """Note no more; returns what went wrong in noting."""
+        if self.token is None:
+            return ()
+        hooks.stop(self.token)
+        self.token = None
+        return self.trail.faults if self.trail is not None else ()
+
     def finish(self, results: Sequence[Any], error: BaseException | None, ended_at: float) -> None:
         """Note the end; of what the call handled only frames stay, and tables of other libraries by their columns.
 

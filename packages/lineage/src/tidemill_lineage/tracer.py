@@ -23,7 +23,6 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 from tidemill_core.settings import Settings
 
 from tidemill_lineage.capture import hooks
-from tidemill_lineage.capture.watch.trail import Trail
 from tidemill_lineage.delivery import forks
 from tidemill_lineage.delivery.dispatch import Dispatch
 from tidemill_lineage.delivery.faults import Faults, say
@@ -32,7 +31,7 @@ from tidemill_lineage.emitters._base import Emitter
 from tidemill_lineage.errors import StrictFailure
 from tidemill_lineage.graph import Graph, merge
 from tidemill_lineage.model import DatasetUrn, Run
-from tidemill_lineage.observed import Call, Spec, libraries_of
+from tidemill_lineage.observed import Call, Spec
 from tidemill_lineage.wrapping import wrap
 
 P = ParamSpec("P")
@@ -260,12 +259,8 @@ class Tracer:
             args, kwargs = spec.prepared(args, kwargs)
             inputs = spec.inputs_of(args, kwargs)
             call = Call(spec=spec, run_id=self.current_run(), inputs=inputs, started_at=self._clock())
-            libraries = libraries_of(inputs) if is_whole and inputs is not spec.plain_inputs else None
-            if libraries is None and is_whole and spec.may_read:
-                libraries = ()
-            if libraries is not None:
-                call.trail = Trail(inputs, spec.codes)
-                call.token = hooks.start(call.trail, libraries)
+            if is_whole and (inputs is not spec.plain_inputs or spec.may_read):
+                call.watch()
         except Exception as error:  # noqa: BLE001  # the traced function must never fail because of us
             self._faults.count("capture", error)
             return None, args, kwargs
@@ -277,11 +272,8 @@ class Tracer:
             return
         try:
             if call.token is not None:
-                hooks.stop(call.token)
-                call.token = None
-                if call.trail is not None:
-                    for fault in call.trail.faults:
-                        self._faults.count("watch", fault)
+                for fault in call.unwatch():
+                    self._faults.count("watch", fault)
             call.finish(results, error, self._clock())
             self._writer.add_call(call)
             self._settle_if_cut_short()

@@ -6,12 +6,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from tidemill_core.errors import ConfigError
 from tidemill_core.lineage_hooks import Column, announce_wrote
+from tidemill_core.plugins import PluginError
 from tidemill_core.settings import Settings
 from tidemill_lineage import hooks
 from tidemill_lineage.defs import LineageComponent, LineageConfig, LineageResource, install
 from tidemill_lineage.defs.component import lineage_asset
 from tidemill_lineage.emitters.json_file import load_graph
+from tidemill_lineage.events import EventLog
 
 WAREHOUSE = "postgres://h:5432/db"
 
@@ -257,3 +260,49 @@ def test_steps_in_processes_of_their_own_are_collected_too(home: Path) -> None:
     graph = load_graph(home / "lineage" / "lineage.json")
     assert "http://api/weather" in graph.upstream("mart/solo")
     assert LineageResource().log().run_ids() == [result.run_id]
+
+
+def pandas_mart(function: Any) -> dg.AssetsDefinition:
+    @dg.asset(key=["mart", "by_weather"], ins=INS)
+    def mart(context: dg.AssetExecutionContext, weather: Any, departures: Any, lineage: LineageResource) -> Any:
+        return lineage.traced(context, function)(weather.collect().to_pandas(), departures.collect().to_pandas())
+
+    return mart
+
+
+def test_a_pandas_asset_carries_dagsters_column_lineage() -> None:
+    def step(weather: Any, departures: Any) -> Any:
+        both = departures.merge(weather, on=["origin", "hour"])
+        return both[both["temp"] > 0].assign(lost=both["n"] * both["delay"])[["origin", "lost"]]
+
+    result = materialize(weather, departures, pandas_mart(step))
+
+    found = metadata_of(result, "mart", "by_weather")["dagster/column_lineage"].deps_by_column
+    assert {
+        name: sorted((d.asset_key.to_user_string(), d.column_name) for d in deps) for name, deps in found.items()
+    } == {
+        "origin": [("events/departures", "origin")],
+        "lost": [("events/departures", "delay"), ("events/departures", "n")],
+    }
+
+
+def test_a_step_that_fails_is_recorded_and_fails_as_before(home: Path) -> None:
+    def step(weather: Any, departures: Any) -> Any:
+        raise LookupError("nothing there")
+
+    result = materialize(weather, departures, pandas_mart(step))
+
+    assert not result.success
+    failed = [run for run in EventLog(home / "lineage" / "events").read() if run.state == "FAIL"]
+    assert [(run.job, run.error, {each.urn for each in run.reads}) for run in failed] == [
+        ("mart__by_weather", "LookupError: nothing there", {"asset://raw/weather", "asset://events/departures"})
+    ]
+
+
+def test_a_wrong_target_is_refused_where_it_is_written() -> None:
+    with pytest.raises((ConfigError, PluginError), match="sqlit"):
+        LineageResource(targets=[{"type": "sqlit", "url": "x"}])
+
+
+def test_a_target_from_the_environment_is_judged_when_it_is_known() -> None:
+    assert LineageResource(targets=[{"type": "neo4j", "url": dg.EnvVar("SOME_URL")}]).targets

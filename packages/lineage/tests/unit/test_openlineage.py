@@ -6,6 +6,7 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -114,8 +115,7 @@ def test_names_follow_openlineages_naming(urn: str, expected: tuple[str, str]) -
 
 
 def test_events_are_read_by_openlineages_own_client() -> None:
-    """A check by a third party, where openlineage-python is installed."""
-    pytest.importorskip("openlineage.client")
+    """A check by a third party."""
     from openlineage.client import event_v2
     from openlineage.client.facet_v2 import column_lineage_dataset
 
@@ -144,6 +144,50 @@ def test_events_are_read_by_openlineages_own_client() -> None:
     )
 
     assert theirs._get_schema().rsplit("/", 1)[1] == facet["_schemaURL"].rsplit("/", 1)[1]
+
+
+def facets_in(event: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every facet of an event by its key, wherever it stands."""
+    found = {**event["run"]["facets"], **event["job"]["facets"]}
+    for dataset in event["inputs"] + event["outputs"]:
+        found |= {**dataset["facets"], **dataset.get("outputFacets", {}), **dataset.get("inputFacets", {})}
+    return found
+
+
+def theirs_of(key: str, facet: dict[str, Any]) -> Any:
+    """The same facet as openlineage-python makes it; it refuses a field that its class does not have."""
+    from openlineage.client import facet_v2 as their
+
+    fields = {name: value for name, value in facet.items() if not name.startswith("_")}
+    if key == "schema":
+        parts = [their.schema_dataset.SchemaDatasetFacetFields(**each) for each in fields["fields"]]
+        return their.schema_dataset.SchemaDatasetFacet(fields=parts)
+    classes = {
+        "jobType": their.job_type_job.JobTypeJobFacet,
+        "processing_engine": their.processing_engine_run.ProcessingEngineRunFacet,
+        "errorMessage": their.error_message_run.ErrorMessageRunFacet,
+        "outputStatistics": their.output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet,
+        "columnLineage": their.column_lineage_dataset.ColumnLineageDatasetFacet,
+    }
+    return classes[key](**fields)
+
+
+def test_every_facet_is_one_of_openlineages_own_in_its_version() -> None:
+    """The schemas are in no package; the client's classes are made from them."""
+    failed = Run(id="r", job="j", state="FAIL", error="ValueError: no")
+    counted = replace(RUN, rows=7)
+    facets = [each for event in events_of([failed, counted]) for each in facets_in(event).items()]
+
+    assert {key for key, _ in facets} == {
+        "schema", "columnLineage", "jobType", "processing_engine", "errorMessage", "outputStatistics",
+    }  # fmt: skip
+    for key, facet in facets:
+        assert facet["_schemaURL"] == theirs_of(key, facet)._get_schema(), key
+
+
+def test_the_check_of_facets_notices_a_field_that_is_none() -> None:
+    with pytest.raises(TypeError, match="invented"):
+        theirs_of("jobType", {"processingType": "BATCH", "integration": "X", "invented": 1})
 
 
 class Endpoint:
@@ -244,6 +288,6 @@ def test_columns_without_a_type_have_none_in_the_schema() -> None:
     )
 
     assert events_of([run])[1]["outputs"][0]["facets"]["schema"]["fields"] == [
-        {"name": "a"},
-        {"name": "b", "type": "int"},
+        {"name": "a", "ordinal_position": 1},
+        {"name": "b", "ordinal_position": 2, "type": "int"},
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, field_validator
 from tidemill_core.settings import Settings
 from tidemill_core.telemetry import get_logger
 
@@ -18,7 +18,8 @@ from tidemill_lineage.model import ASSET_SCHEME, DatasetUrn, asset_urn
 if TYPE_CHECKING:
     from tidemill_lineage.emitters._base import Emitter
     from tidemill_lineage.events import EventLog
-    from tidemill_lineage.model import Run
+    from tidemill_lineage.model import Edge
+    from tidemill_lineage.observed import Call
     from tidemill_lineage.tracer import Tracer
 
 P = ParamSpec("P")
@@ -36,6 +37,20 @@ class LineageResource(dg.ConfigurableResource[Any]):
     )
     neo4j_url: str = Field(default="", description="bolt://host:port; empty means the settings, then none.")
     openlineage_url: str = Field(default="", description="http://host:port; empty means the settings, then none.")
+
+    @field_validator("targets")
+    @classmethod
+    def _check_targets(cls, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Refuse a wrong target where it is written, not when the first run is pushed.
+
+        Raises:
+            ConfigError: A target is wrong; one with a value from the environment is judged when it is opened.
+        """
+        from tidemill_lineage.emitters._base import parse_targets
+
+        known = [each for each in targets if not any(isinstance(value, dg.EnvVar) for value in each.values())]
+        parse_targets(known, where="targets")
+        return targets
 
     def graph_path(self) -> Path:
         """The graph document in force."""
@@ -78,11 +93,12 @@ class LineageResource(dg.ConfigurableResource[Any]):
     ) -> Callable[P, R]:
         """Wrap the function that makes an asset: its columns are traced and become metadata.
 
-        The result's plan is read, never collected. Nothing that goes wrong here fails the asset.
+        A plan is read, never collected; what is done to frames of other libraries is watched. A step that fails
+        is recorded as failed. Nothing that goes wrong here fails the asset.
 
         Args:
             context: Of the asset that calls it.
-            function: Takes frames and returns one; a LazyFrame gives column edges.
+            function: Takes frames and returns one, of polars, pandas, pyarrow or DuckDB.
             inputs: Parameter -> asset key (``raw/weather``) or URN of what it holds. Default: the
                 asset's own inputs, where the names are the same.
             output: Asset key or URN of the result; default the asset itself.
@@ -92,16 +108,14 @@ class LineageResource(dg.ConfigurableResource[Any]):
 
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            started_at = time.time()
             given, named = _lazy(function, urns, args, kwargs)
-            result = function(*given, **named)
+            call = _begun(context, function, (given, named), urns, target)
             try:
-                values = inspect.signature(function).bind(*given, **named).arguments
-                held = [(urn, values.get(name)) for name, urn in urns.items()]
-                self._record(context, result, held, target, started_at)
-            except Exception as error:  # noqa: BLE001  # lineage is never worth the asset; it says what was lost
-                get_logger(__name__).warning("lineage_failed", asset=target, error=repr(error))
-                context.log.warning("no lineage of %s: %r", target.removeprefix(ASSET_SCHEME), error)
+                result = function(*given, **named)
+            except BaseException as error:  # recorded and raised again
+                self._record(context, call, (), target, error)
+                raise
+            self._record(context, call, (result,), target)
             return result
 
         return wrapped
@@ -109,39 +123,64 @@ class LineageResource(dg.ConfigurableResource[Any]):
     def _record(
         self,
         context: dg.AssetExecutionContext,
-        result: Any,
-        inputs: list[tuple[DatasetUrn, Any]],
+        call: "Call | None",
+        results: tuple[Any, ...],
         target: DatasetUrn,
-        started_at: float,
+        error: BaseException | None = None,
     ) -> None:
-        run = _run(context, result, inputs, target, started_at)
-        self.log().append(run)
-        methods = sorted({edge.method for edge in run.edges})
-        metadata = column_metadata_of(run, ", ".join(methods))
-        context.add_asset_metadata(metadata, asset_key=_target_key(context, target))
+        """Write down what a call did; nothing that goes wrong here fails the asset."""
+        from tidemill_lineage.observed import to_run
+
+        if call is None:
+            return
+        try:
+            for fault in call.unwatch():
+                get_logger(__name__).warning("lineage_failed", asset=target, error=repr(fault))
+            call.finish(results, error, time.time())
+            run = to_run(call)
+            self.log().append(run)
+            if error is None:
+                methods = sorted({edge.method for edge in run.edges})
+                own = [edge for edge in run.edges if edge.target == target]
+                context.add_asset_metadata(
+                    column_metadata_of(own, ", ".join(methods)), asset_key=_target_key(context, target)
+                )
+        except Exception as failed:  # noqa: BLE001  # lineage is never worth the asset; it says what was lost
+            _say_lost(context, target, failed)
 
 
-def column_metadata_of(run: "Run", method: str) -> dict[str, Any]:
-    """Make the metadata of one traced run."""
+def column_metadata_of(edges: "list[Edge]", method: str) -> dict[str, Any]:
+    """Make the metadata of one traced asset."""
     from tidemill_lineage.defs.metadata import column_metadata
 
-    return column_metadata(run.edges, method=method)
+    return column_metadata(edges, method=method)
 
 
-def _run(
+def _begun(
     context: dg.AssetExecutionContext,
-    result: Any,
-    inputs: list[tuple[DatasetUrn, Any]],
+    function: Callable[..., Any],
+    given: tuple[Any, Any],
+    urns: Mapping[str, DatasetUrn],
     target: DatasetUrn,
-    started_at: float,
-) -> "Run":
-    from tidemill_lineage.observed import Call, Spec, to_run
+) -> "Call | None":
+    """Note that a traced asset begins, as the tracer does; None if that went wrong."""
+    from tidemill_lineage.observed import Call, Spec
 
-    job = context.op_execution_context.op_def.name  # as the IO managers name what they announce
-    spec = Spec(job=job, output=target, inputs=())
-    call = Call(spec=spec, run_id=context.run.run_id, inputs=tuple(inputs), started_at=started_at)
-    call.finish((result,), None, time.time())
-    return to_run(call)
+    try:
+        job = context.op_execution_context.op_def.name  # as the IO managers name what they announce
+        spec = Spec.of(function, inputs=urns, output=target, job=job)
+        args, kwargs = given
+        call = Call(spec=spec, run_id=context.run.run_id, inputs=spec.inputs_of(args, kwargs), started_at=time.time())
+        call.watch()
+    except Exception as error:  # noqa: BLE001  # lineage is never worth the asset; it says what was lost
+        _say_lost(context, target, error)
+        return None
+    return call
+
+
+def _say_lost(context: dg.AssetExecutionContext, target: DatasetUrn, error: Exception) -> None:
+    get_logger(__name__).warning("lineage_failed", asset=target, error=repr(error))
+    context.log.warning("no lineage of %s: %r", target.removeprefix(ASSET_SCHEME), error)
 
 
 def _lazy(

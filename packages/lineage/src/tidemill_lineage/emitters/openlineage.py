@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -26,7 +27,7 @@ from tidemill_lineage.delivery.forks import PerProcess
 from tidemill_lineage.emitters._base import Target, Traits, takes
 from tidemill_lineage.errors import EmitRefused, EmitterDown
 from tidemill_lineage.graph import with_stable_names
-from tidemill_lineage.model import ASSET_SCHEME, Dataset, DatasetUrn, Edge, Run
+from tidemill_lineage.model import ASSET_SCHEME, Column, Dataset, DatasetUrn, Edge, Run
 
 if TYPE_CHECKING:
     import httpx
@@ -55,16 +56,17 @@ def _events(parts: list[Run], namespace: str) -> list[dict[str, Any]]:
     rows = [each.rows for each in parts if each.rows is not None and each.writes]
     failed = [each for each in parts if each.state == "FAIL"]
     common = {
-        "job": {"namespace": namespace, "name": first.job, "facets": {}},
+        "job": {"namespace": namespace, "name": first.job, "facets": {"jobType": _JOB_TYPE}},
         "producer": PRODUCER,
         "schemaURL": f"{SPEC}#/$defs/RunEvent",
     }
     again = f"/{first.attempt}" if first.attempt else ""
     run_id = str(uuid.uuid5(_IDS, f"{first.id}/{first.job}{again}"))
-    facets = {"errorMessage": _facet("ErrorMessageRunFacet", "1-0-1") | {
-        "message": failed[0].error, "programmingLanguage": "python"}} if failed else {}  # fmt: skip
+    engine = {"processing_engine": _engine()}
+    facets = engine | {"errorMessage": _facet("ErrorMessageRunFacet", "1-0-1") | {
+        "message": failed[0].error, "programmingLanguage": "python"}} if failed else engine  # fmt: skip
     start = {"eventType": "START", "eventTime": _time(min(each.started_at for each in parts)),
-             "run": {"runId": run_id, "facets": {}}, "inputs": [], "outputs": []}  # fmt: skip
+             "run": {"runId": run_id, "facets": engine}, "inputs": [], "outputs": []}  # fmt: skip
     end = {
         "eventType": "FAIL" if failed else "COMPLETE",
         "eventTime": _time(max(each.ended_at for each in parts)),
@@ -95,10 +97,14 @@ def _dataset(dataset: Dataset) -> dict[str, Any]:
     namespace, name = dataset_name(dataset.urn)
     facets: dict[str, Any] = {}
     if dataset.columns:
-        facets["schema"] = _facet("SchemaDatasetFacet", "1-1-1") | {
-            "fields": [{"name": each.name} | ({"type": each.type} if each.type else {}) for each in dataset.columns]
+        facets["schema"] = _facet("SchemaDatasetFacet", "1-2-0") | {
+            "fields": [_field(each, at) for at, each in enumerate(dataset.columns, 1)]
         }
     return {"namespace": namespace, "name": name, "facets": facets}
+
+
+def _field(column: Column, at: int) -> dict[str, Any]:
+    return {"name": column.name, "ordinal_position": at} | ({"type": column.type} if column.type else {})
 
 
 def _output(dataset: Dataset, edges: list[Edge], rows: list[int]) -> dict[str, Any]:
@@ -131,6 +137,19 @@ def _add(sources: dict[tuple[str, str], dict[str, Any]], edge: Edge) -> None:
 
 def _facet(name: str, version: str) -> dict[str, Any]:
     return {"_producer": PRODUCER, "_schemaURL": f"{_FACETS}/{version}/{name}.json#/$defs/{name}"}
+
+
+_JOB_TYPE = _facet("JobTypeJobFacet", "2-0-4") | {
+    "processingType": "BATCH", "integration": "TIDEMILL", "jobType": "TASK",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _engine() -> dict[str, Any]:
+    """What runs the jobs: this package, in its version."""
+    found = version("tidemill-lineage")
+    engine = {"version": found, "name": "tidemill", "openlineageAdapterVersion": found}
+    return _facet("ProcessingEngineRunFacet", "1-1-1") | engine
 
 
 def _datasets(groups: Iterable[Iterable[Dataset]]) -> dict[DatasetUrn, Dataset]:

@@ -221,7 +221,9 @@ def _put(op: Op, value: Any) -> Influences:
     if other.index == op.seen.index and other.rows == op.seen.rows:
         return other.all()
     met = flow.combine([other.labels(), op.seen.labels()])
-    return flow.combine([other.all(), flow.act(other.rows, "FILTER"), flow.act(met, "JOIN")])
+    # what chose the rows of both is said of the frame already
+    more = {origin: how for origin, how in other.rows.items() if op.seen.rows.get(origin) != how}
+    return flow.combine([other.all(), flow.act(more, "FILTER"), flow.act(met, "JOIN")])
 
 
 def _rows_of(op: Op, key: Any) -> Influences:
