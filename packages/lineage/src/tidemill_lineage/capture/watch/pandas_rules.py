@@ -117,7 +117,7 @@ def getitem(op: Op) -> Seen | Influences:
             if _is_frame(op.result):
                 return seen.picked(op.labels())
             return replace(seen, names=op.labels(), values=(seen.get(key) if key in seen.names else seen.all(),))
-    chosen = flow.act(op.of(key) if not callable(key) else seen.all(), "FILTER?" if callable(key) else "FILTER")
+    chosen = flow.act(_by(op, key) if not callable(key) else seen.all(), "FILTER?" if callable(key) else "FILTER")
     if not _is_mask(key) and not isinstance(key, slice):
         chosen = flow.combine([chosen, flow.act(seen.labels(), "FILTER")])
     found = same(op) if names_of(op.result) is not None else seen
@@ -130,7 +130,7 @@ def located(op: Op) -> Seen | Influences:
     rows, columns = _pair(key)
     by_label = "iloc" not in type(op.me).__name__.lower()
     seen = op.seen
-    chosen = flow.act(op.of(rows) if not callable(rows) else seen.all(), "FILTER")
+    chosen = flow.act(_by(op, rows) if not callable(rows) else seen.all(), "FILTER")
     if by_label and not _is_mask(rows) and not (isinstance(rows, slice) and rows == slice(None)):
         chosen = flow.combine([chosen, flow.act(seen.labels(), "FILTER")])
     if len(seen.names) == 1 and not _is_frame(op.me.obj):
@@ -222,8 +222,14 @@ def _put(op: Op, value: Any) -> Influences:
         return other.all()
     met = flow.combine([other.labels(), op.seen.labels()])
     # what chose the rows of both is said of the frame already
-    more = {origin: how for origin, how in other.rows.items() if op.seen.rows.get(origin) != how}
+    more = {origin: how for origin, how in other.rows.items() if not how <= op.seen.rows.get(origin, frozenset())}
     return flow.combine([other.all(), flow.act(more, "FILTER"), flow.act(met, "JOIN")])
+
+
+def _by(op: Op, key: Any) -> Influences:
+    """What a mask or labels are made of; what chose their own rows is another matter (`_rows_of`)."""
+    other = op.trail.see(key)
+    return op.of(key) if other is None else other.all()
 
 
 def _rows_of(op: Op, key: Any) -> Influences:
