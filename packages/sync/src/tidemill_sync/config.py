@@ -54,12 +54,13 @@ class SyncConfig(Config):
     large_bytes: int = Field(default=8 << 20, ge=1 << 20)
     """Larger objects are streamed in parts instead of being read whole."""
     resume_bytes: int = Field(default=64 << 20, ge=8 << 20)
-    """Larger objects are written by parts of 8 MiB that the manifest notes, where the target can (S3): a run that was
-    killed inside one goes on with the parts that are there."""
+    """Larger objects are written by parts of 8 MiB that the manifest notes, where the target can (S3, Azure): a run
+    that was killed inside one goes on with the parts that are there."""
     orphan_after_s: float = Field(default=604_800, ge=0)
     """Uploads of this sync that nobody has gone on with for so many seconds since they began are aborted."""
     memory_bytes: int = Field(default=48 << 20, ge=1 << 20)
-    """Bytes of objects in memory at once, of all copies together; a large one takes 42 MiB while it is streamed."""
+    """Bytes of objects in memory at once, of all copies together; a large one takes 42 MiB while it is streamed, and
+    more beyond 58 GiB, where its parts must be larger."""
     bytes_per_s: int | None = Field(default=None, gt=0)
     """Bandwidth limit of all copies together; unset means none."""
     retry: RetryPolicy = RetryPolicy(attempts=5, delay_s=0.5, max_delay_s=30)

@@ -15,7 +15,7 @@ from tidemill_sync.errors import ObjectMoved
 from tidemill_sync.plan import Action, Entry
 from tidemill_sync.throttle import Throttle
 from tidemill_sync.trash import Keeper, Trash
-from tidemill_sync.uploads import Uploads
+from tidemill_sync.uploads import Uploads, part_bytes
 
 Outcome = Literal["copied", "replaced", "adopted", "vanished"]
 """``adopted``: both sides were read and are equal; ``vanished``: the source lost it since it was listed."""
@@ -26,6 +26,10 @@ _STREAM_BYTES = 6 << 20
 """Chunks of a streamed object; as large as the parts of most stores, so that none is cut or joined."""
 _STREAMED_PARTS = 7
 """Parts of one streamed object in memory: sent by the store at once, next to be sent, and being read."""
+_RESUMED_PARTS = 5
+"""Parts of one object written by noted parts: sent at once, and what one of them is joined from."""
+_MOST_PARTS = 10_000
+"""Parts of one object at most, by the strictest store (S3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +155,7 @@ class Transfer:
                 del body
         else:
             about = self._about(self._source.head(source.key)) if self._keeps_metadata else {}
-            with self._budget.hold(_STREAM_BYTES * _STREAMED_PARTS):
+            with self._budget.hold(large_object_bytes(source.size_bytes)):
                 written = self._put_large(source, conditions, about)
         if written.size_bytes != source.size_bytes:
             raise ObjectMoved(self._source.url, source.key)
@@ -206,6 +210,12 @@ class Transfer:
             return False
         with self._budget.hold(min(_COMPARED_BYTES, 2 * source.size_bytes)):
             return same_bytes(self._source, source, self._target, target, self._throttle)
+
+
+def large_object_bytes(size_bytes: int) -> int:
+    """Tell how much memory the copy of one large object takes: 42 MiB, and more where its parts must be larger."""
+    streamed = max(_STREAM_BYTES, -(-size_bytes // _MOST_PARTS)) * _STREAMED_PARTS
+    return max(streamed, part_bytes(size_bytes) * _RESUMED_PARTS)
 
 
 def same_bytes(

@@ -20,6 +20,11 @@ _MOST_PARTS = 10_000
 _MEBIBYTE = 1 << 20
 
 
+def part_bytes(size_bytes: int) -> int:
+    """Choose the bytes of a part so that no object has too many: 8 MiB up to 78 GiB, whole MiB beyond."""
+    return max(_PART_BYTES, -(-size_bytes // _MOST_PARTS // _MEBIBYTE) * _MEBIBYTE)
+
+
 class Uploads:
     """Uploads of one job, those that earlier runs began included.
 
@@ -73,7 +78,7 @@ class Uploads:
         facts = {
             "etag": source.etag,
             "size_bytes": source.size_bytes,
-            "part_bytes": max(_PART_BYTES, -(-source.size_bytes // _MOST_PARTS // _MEBIBYTE) * _MEBIBYTE),
+            "part_bytes": part_bytes(source.size_bytes),
             "about": json.dumps({name: about[name] and _plain(about[name]) for name in sorted(about)}, sort_keys=True),
         }
         upload_id, parts = self._known(key, facts)

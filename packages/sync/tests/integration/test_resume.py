@@ -41,7 +41,7 @@ class Counting:
         return body
 
 
-@pytest.fixture(params=["s3_bucket", "versitygw"])
+@pytest.fixture(params=["s3_bucket", "versitygw", "azure_container"])
 def target(request):
     if request.param == "versitygw":
         from tidemill_core.testing.objects import s3_bucket
@@ -115,7 +115,12 @@ def test_parts_of_an_older_version_are_never_mixed_in(interrupted, target, setti
 
 
 def test_an_upload_that_the_store_has_dropped_is_begun_again(interrupted, target, settings, noted):
-    target.abort_upload("big", json.loads(noted()[0][1])["upload_id"])
+    if target.url.startswith("az:"):
+        # Azure drops staged blocks with the next write of the blob.
+        target.put("big", b"made there")
+        target.delete(["big"])
+    else:
+        target.abort_upload("big", json.loads(noted()[0][1])["upload_id"])
     source = Counting(interrupted)
 
     sync(settings, source=source, target=target)
@@ -143,7 +148,8 @@ def test_orphans_are_aborted_after_their_time(interrupted, target, settings, not
 
     assert kept
     assert noted() == []
-    assert not is_there(target, upload_id)
+    # Azure drops staged blocks by itself, after a week.
+    assert target.url.startswith("az:") or not is_there(target, upload_id)
 
 
 def is_there(target, upload_id):
@@ -172,8 +178,9 @@ def test_the_age_of_an_upload_is_counted_from_its_begin(memory, target, tmp_path
 
 
 @pytest.mark.chaos
-def test_at_most_half_is_sent_again_after_a_kill_at_half(folder, s3_bucket, config, tmp_path):
-    url, options = s3_bucket
+@pytest.mark.parametrize("store", ["s3_bucket", "azure_container"])
+def test_at_most_half_is_sent_again_after_a_kill_at_half(store, request, folder, config, tmp_path):
+    url, options = request.getfixturevalue(store)
     size = 128 * MIB
     folder.put("big", os.urandom(size))
     target = open_store(f"{url}/killed", options)

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tidemill_sync.budget import Budget
+from tidemill_sync.transfer import large_object_bytes
+from tidemill_sync.uploads import part_bytes
 
 
 @pytest.mark.parametrize("wish", [1, 30, 50, 100, 1_000])
@@ -62,3 +64,15 @@ def test_a_large_wish_is_not_held_back_by_small_ones_that_came_later():
         thread.join(10)
 
     assert order == ["large", "small"]
+
+
+@pytest.mark.parametrize("gib", [1, 50, 100, 500, 5_120])
+def test_an_object_of_larger_parts_asks_for_more_memory(gib):
+    size, four_parts = gib << 30, 4 * part_bytes(gib << 30)
+
+    wish = large_object_bytes(size)
+
+    assert -(-size // part_bytes(size)) <= 10_000
+    assert wish > four_parts
+    assert wish >= 7 * size // 10_000
+    assert gib > 58 or wish == 42 << 20

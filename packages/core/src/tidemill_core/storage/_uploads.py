@@ -66,11 +66,11 @@ class Resuming(Protocol):
         """Write an object as `put` does. On an error what was sent stays, for another attempt.
 
         Raises:
-            PreconditionFailed: As for `put`; the upload is aborted.
+            PreconditionFailed: As for `put`; the upload is aborted where the store can do that.
         """
 
     def abort_upload(self, key: str, upload_id: str) -> None:
-        """Drop an upload and its parts; one that is gone is no error."""
+        """Drop an upload and its parts, at once or in the store's own time; one that is gone is no error."""
 
 
 def send_missing(

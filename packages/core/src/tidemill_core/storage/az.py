@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import secrets
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from time import sleep
 from typing import Any
 from urllib.parse import quote, unquote
@@ -32,6 +35,7 @@ from tidemill_core.storage._objects import (
 )
 from tidemill_core.storage._objects import if_match as if_match_header
 from tidemill_core.storage._streams import resumed
+from tidemill_core.storage._uploads import SentPart, Upload, send_missing
 from tidemill_core.storage.errors import KeyRefused, StoreRefused
 
 PART_BYTES = 6 << 20
@@ -130,32 +134,41 @@ class AzStore:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Write a block blob, from staged blocks if it is large."""
-        condition = conditions(if_absent=if_absent, etag=if_match)
-        content_type = content_type or "application/octet-stream"
-        meta = metadata_headers(self._url, key, metadata, prefix=_META, is_identifier=True)
-        about = {"x-ms-blob-content-type": content_type, **meta}
+        about = self._write_headers(key, conditions(if_absent=if_absent, etag=if_match), content_type, metadata)
         part_bytes = part_size(body, PART_BYTES, _MOST_PARTS)
         parts = parts_of(body, part_bytes)
         first = next(parts)
-        try:
+        with self._lost_races(key, if_absent=if_absent, if_match=if_match):
             if len(first) < part_bytes:
-                size, reply = len(first), self._put_once(key, first, {**about, **condition})
+                size, reply = len(first), self._put_once(key, first, about)
             else:
-                size, reply = self._put_blocks(key, first, parts, {**about, **condition})
-        except ObjectNotFound as error:
-            raise lost_race(self._url, error, if_match) from error
-        except StoreRefused as error:
-            if if_absent and "BlobAlreadyExists" in str(error):
-                raise PreconditionFailed(self._url, key) from error
-            raise
-        return ObjectInfo(
-            key=key,
-            size_bytes=size,
-            etag=clean_etag(reply.headers.get("ETag")),
-            modified_at=http_date(reply.headers.get("Last-Modified")),
-            content_type=content_type,
-            metadata=dict(metadata or {}),
-        )
+                size, reply = self._put_blocks(key, first, parts, about)
+        return self._written(key, size, reply, about, metadata)
+
+    def put_upload(
+        self,
+        key: str,
+        upload: Upload,
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Write a blob from staged blocks; those that the store still has are not sent again."""
+        about = self._write_headers(key, conditions(if_absent=if_absent, etag=if_match), content_type, metadata)
+        kept = self._still_there(key, upload)
+        upload_id = upload.upload_id if kept else None
+        if upload_id is None:
+            upload_id = secrets.token_hex(8)
+            upload.began(upload_id)
+        sent = send_missing(upload, kept, lambda number, part: self._stage(key, upload_id, number, part))
+        with self._lost_races(key, if_absent=if_absent, if_match=if_match):
+            reply = self._commit(key, sent, about)
+        return self._written(key, upload.size_bytes, reply, about, metadata)
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Do nothing: Azure drops staged blocks after a week, or with the blob's next write, and not on demand."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete blobs, a few at a time."""
@@ -199,6 +212,43 @@ class AzStore:
         """The token of the time and its end, as polars asks for them during a long scan."""
         return {"bearer_token": self._access.token()}, self._access.expires_at()
 
+    def _write_headers(
+        self,
+        key: str,
+        condition: Mapping[str, str],
+        content_type: str | None,
+        metadata: Mapping[str, str] | None,
+    ) -> dict[str, str]:
+        return {
+            "x-ms-blob-content-type": content_type or "application/octet-stream",
+            **metadata_headers(self._url, key, metadata, prefix=_META, is_identifier=True),
+            **condition,
+        }
+
+    @contextmanager
+    def _lost_races(self, key: str, *, if_absent: bool, if_match: str | None) -> Iterator[None]:
+        """Tell what Azure answers to a write whose condition does not hold, in the contract's word."""
+        try:
+            yield
+        except ObjectNotFound as error:
+            raise lost_race(self._url, error, if_match) from error
+        except StoreRefused as error:
+            if if_absent and "BlobAlreadyExists" in str(error):
+                raise PreconditionFailed(self._url, key) from error
+            raise
+
+    def _written(
+        self, key: str, size: int, reply: Reply, about: Mapping[str, str], metadata: Mapping[str, str] | None
+    ) -> ObjectInfo:
+        return ObjectInfo(
+            key=key,
+            size_bytes=size,
+            etag=clean_etag(reply.headers.get("ETag")),
+            modified_at=http_date(reply.headers.get("Last-Modified")),
+            content_type=about["x-ms-blob-content-type"],
+            metadata=dict(metadata or {}),
+        )
+
     def _put_once(self, key: str, body: bytes | memoryview, headers: Mapping[str, str]) -> Reply:
         more = {"x-ms-blob-type": "BlockBlob", "Content-MD5": md5_base64(body)}
         return self._endpoint.send(
@@ -211,25 +261,37 @@ class AzStore:
         self, key: str, first: bytes | memoryview, rest: Iterator[bytes | memoryview], headers: Mapping[str, str]
     ) -> tuple[int, Reply]:
         """Stage blocks a few at a time, then commit their list; blocks never committed expire by themselves."""
-        import secrets
-        from itertools import chain
+        upload_id = secrets.token_hex(8)
+        staged = in_parallel(lambda number, part: self._stage(key, upload_id, number, part), chain([first], rest))
+        return sum(each.size_bytes for each in staged), self._commit(key, staged, headers)
 
-        upload = secrets.token_hex(8)
+    def _stage(self, key: str, upload_id: str, number: int, part: bytes | memoryview) -> SentPart:
+        # All blocks of a blob, those of other uploads included, must have names of one length.
+        block, checksum = b64encode(f"{upload_id}-{number:06}".encode()).decode(), md5_base64(part)
+        query, headers = {"comp": "block", "blockid": block}, {"Content-MD5": checksum}
+        self._endpoint.send(self._request("PUT", key, "write", query=query, headers=headers, body=part))
+        return SentPart(number=number, size_bytes=len(part), etag=block, checksum=checksum)
 
-        def stage(number: int, part: bytes | memoryview) -> tuple[int, str]:
-            block = b64encode(f"{upload}-{number:06}".encode()).decode()
-            query = {"comp": "block", "blockid": block}
-            headers = {"Content-MD5": md5_base64(part)}
-            self._endpoint.send(self._request("PUT", key, "write", query=query, headers=headers, body=part))
-            return len(part), block
-
-        staged = in_parallel(stage, chain([first], rest))
-        blocks = "".join(f"<Latest>{block}</Latest>" for _, block in staged)
+    def _commit(self, key: str, parts: Iterable[SentPart], headers: Mapping[str, str]) -> Reply:
+        blocks = "".join(f"<Latest>{each.etag}</Latest>" for each in parts)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{blocks}</BlockList>'.encode()
-        request = self._request(
-            "PUT", key, "write", query={"comp": "blocklist"}, headers=headers, body=body, is_repeatable=False
-        )
-        return sum(size for size, _ in staged), self._endpoint.send(request)
+        query = {"comp": "blocklist"}
+        request = self._request("PUT", key, "write", query=query, headers=headers, body=body, is_repeatable=False)
+        return self._endpoint.send(request)
+
+    def _still_there(self, key: str, upload: Upload) -> dict[int, SentPart]:
+        """The told parts that the store holds as staged blocks; another write to the blob has dropped them all."""
+        if upload.upload_id is None:
+            return {}
+        query = {"comp": "blocklist", "blocklisttype": "uncommitted"}
+        request = self._request("GET", key, "list the parts of", query=query)
+        try:
+            answer = parse(self._endpoint.send(request).body, self._url, request.doing)
+        except ObjectNotFound:
+            return {}
+        listed = answer.child("UncommittedBlocks")
+        staged = {block.text("Name"): block.text("Size") for block in (listed and listed.children("Block")) or ()}
+        return {number: part for number, part in upload.parts.items() if staged.get(part.etag) == str(part.size_bytes)}
 
     def _request(self, method: str, key: str, verb: str, **more: Any) -> Request:
         checked_key(self._url, key)
